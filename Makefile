@@ -1,0 +1,39 @@
+# Everything a fresh machine needs: Python 3.11 or newer, make and git.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+.PHONY: demo test lint types unit benchmark clean
+
+# The core alone, without PyTorch, in an environment of its own.
+.venv-demo/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e .
+	touch $@
+
+demo: .venv-demo/ready
+	.venv-demo/bin/python examples/demo.py
+
+$(BIN)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) torch
+	$(PIP) -e '.[dev]'
+	touch $@
+
+test: lint types unit
+
+lint: $(BIN)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(BIN)/ready
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+unit: $(BIN)/ready
+	$(BIN)/python -m pytest
+
+benchmark: $(BIN)/ready
+	$(BIN)/python benchmark/realtime_speed.py
+
+clean:
+	rm -rf .venv .venv-demo build dist .pytest_cache .ruff_cache .hypothesis

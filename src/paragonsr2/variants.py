@@ -1,0 +1,86 @@
+"""The network family as data: what sets each variant apart, and nothing else.
+
+No other module asks a variant for its name; they ask this table for a property.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from paragonsr2.errors import OptionError
+
+SCALES = (2, 3, 4, 8)
+
+BlockKind = Literal["nano", "gate", "paragon"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the family.
+
+    Attributes:
+        block: the kind of block the body is made of.
+        channels: width of the body.
+        groups: number of residual groups.
+        blocks: blocks per group.
+        gated: whether a gate map scales the deep features.
+        staged: upsample x4 and x8 in x2 steps with a convolution between.
+        window: side of the attention window in low-resolution pixels; 0 without attention.
+        global_pool: channel gating pools the whole image instead of one window.
+        ffn: hidden width of the gated feed-forward part; 0 without one.
+        halo: margin of tiles; 0 takes the whole receptive field, so that tiles are exact.
+        budget: highest allowed cost at x2, thousand multiply-adds per low-resolution pixel.
+        purpose: who it is for, in a few words.
+    """
+
+    block: BlockKind
+    channels: int
+    groups: int
+    blocks: int
+    gated: bool
+    staged: bool
+    window: int
+    global_pool: bool
+    ffn: int
+    halo: int
+    budget: int
+    purpose: str
+
+
+VARIANTS: dict[str, Variant] = {
+    "realtime": Variant(
+        block="nano", channels=16, groups=2, blocks=3, gated=False, staged=False,
+        window=0, global_pool=False, ffn=0, halo=0, budget=18,
+        purpose="video, anime; integrated GPUs, mobile",
+    ),
+    "stream": Variant(
+        block="gate", channels=32, groups=2, blocks=3, gated=True, staged=False,
+        window=0, global_pool=False, ffn=32, halo=0, budget=200,
+        purpose="compressed video",
+    ),
+    "photo": Variant(
+        block="paragon", channels=64, groups=4, blocks=4, gated=True, staged=True,
+        window=16, global_pool=False, ffn=80, halo=32, budget=1300,
+        purpose="photographs",
+    ),
+    "pro": Variant(
+        block="paragon", channels=96, groups=6, blocks=6, gated=True, staged=True,
+        window=16, global_pool=True, ffn=160, halo=32, budget=6000,
+        purpose="archive, offline",
+    ),
+}  # fmt: skip
+
+ARCH_PREFIX = "paragonsr2_"
+
+
+def variant_name(name: str) -> str:
+    """The short name of ``name``, which may be given as ``photo`` or ``paragonsr2_photo``.
+
+    Raises:
+        OptionError: there is no such variant.
+    """
+    short = name.removeprefix(ARCH_PREFIX)
+    if short not in VARIANTS:
+        raise OptionError(f"there is no variant '{name}'; take one of {', '.join(VARIANTS)}")
+    return short
