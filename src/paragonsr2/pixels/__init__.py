@@ -1,0 +1,1 @@
+"""Image files, resizing, and the border between arrays and network input."""

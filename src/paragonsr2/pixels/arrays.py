@@ -1,0 +1,32 @@
+"""The kinds of arrays that hold pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+#: ``(H, W, C)``: integers of their full range, or float32 nominally 0..1.
+Pixels = npt.NDArray[np.uint8 | np.uint16 | np.float32]
+
+#: ``(H, W, C)``, 8 bit.
+Pixels8 = npt.NDArray[np.uint8]
+
+#: ``(N, C, H, W)`` float32, nominally 0..1: what networks take and give.
+FloatNCHW = npt.NDArray[np.float32]
+
+
+def full_scale(pixels: Pixels) -> float:
+    """The value that stands for white: 255, 65535 or 1.0."""
+    if pixels.dtype == np.float32:
+        return 1.0
+    return float(2 ** (8 * pixels.dtype.itemsize) - 1)
+
+
+def round_half_up(values: npt.NDArray[np.floating], like: Pixels) -> Pixels:
+    """Bring ``values`` to the dtype of ``like``.
+
+    Integers are clipped and halves rounded up, as MATLAB does; float32 is left alone.
+    """
+    if like.dtype == np.float32:
+        return values.astype(np.float32)
+    return np.floor(np.clip(values, 0, full_scale(like)) + 0.5).astype(like.dtype)

@@ -1,0 +1,22 @@
+"""The border between pixels (H, W, C) and network input (N, C, H, W)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from paragonsr2.pixels.arrays import FloatNCHW, Pixels, full_scale, round_half_up
+
+
+def to_float(pixels: Pixels) -> FloatNCHW:
+    """Turn ``(H, W, C)`` into ``(1, C, H, W)`` float32, nominally 0..1."""
+    x = pixels.astype(np.float32) / np.float32(full_scale(pixels))
+    return np.ascontiguousarray(x.transpose(2, 0, 1))[None]
+
+
+def to_pixels(x: FloatNCHW, like: Pixels) -> Pixels:
+    """Turn ``(1, C, H, W)`` into ``(H, W, C)`` of the dtype of ``like``.
+
+    Integers are clipped and halves rounded up; float32 is neither.
+    """
+    scaled = x[0].transpose(1, 2, 0) * np.float32(full_scale(like))
+    return np.ascontiguousarray(round_half_up(scaled, like))

@@ -1,0 +1,70 @@
+"""What several tests need."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from paragonsr2.network.generator import ParagonSR2, build
+from paragonsr2.variants import VARIANTS
+
+ROOT = Path(__file__).parent.parent
+DATA = Path(os.environ.get("PARAGONSR2_DATA", ROOT.parent / "shared" / "data"))
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The training, validation and benchmark images, which a clone does not have."""
+    if not DATA.is_dir():
+        pytest.skip(f"no image data in {DATA}; set PARAGONSR2_DATA")
+    return DATA
+
+
+def stirred(network: ParagonSR2, strength: float = 0.05) -> ParagonSR2:
+    """``network`` with weights that are neither zero nor special anywhere."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * strength)
+    return network.eval()
+
+
+def small(variant: str, scale: int = 2, *, groups: int = 1, blocks: int = 2) -> ParagonSR2:
+    """A shallow network of a variant's kind, quick enough to prove properties on."""
+    torch.manual_seed(3)
+    row = replace(VARIANTS[variant], groups=groups, blocks=blocks)
+    return stirred(ParagonSR2(row, scale))
+
+
+@pytest.fixture
+def make_small() -> Callable[..., ParagonSR2]:
+    return small
+
+
+@pytest.fixture
+def make_stirred() -> Callable[..., ParagonSR2]:
+    def make(variant: str, scale: int = 2, **options: object) -> ParagonSR2:
+        torch.manual_seed(3)
+        return stirred(build(variant, scale, **options), 0.02)
+
+    return make
+
+
+def photo_like(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    """A smooth uint8 picture with edges and a little noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    planes = [
+        127 + 70 * np.sin(x / (5 + c)) * np.cos(y / (7 + c)) + 40 * ((x + y) % 32 < 16)
+        for c in range(channels)
+    ]
+    noisy = np.stack(planes, axis=-1) + rng.normal(0, 4, (height, width, channels))
+    return np.clip(noisy, 0, 255).astype(np.uint8)
