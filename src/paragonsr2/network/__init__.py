@@ -1,0 +1,1 @@
+"""The networks; start with :mod:`paragonsr2.network.generator`."""

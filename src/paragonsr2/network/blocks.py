@@ -1,0 +1,139 @@
+"""The three kinds of block that bodies are made of.
+
+Every block says how far it looks: ``reach`` is the number of low-resolution pixels beyond
+which a change of its input cannot change its output.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from paragonsr2.network.attention import WindowAttention
+from paragonsr2.network.layers import ChannelGate, CollapsibleConv, LayerScale, RMSNorm
+
+
+class NanoBlock(nn.Module):
+    """Linear MBConv with identity, then the only nonlinearity; one 3x3 convolution deployed.
+
+    LeakyReLU because engines fuse it into the convolution; PReLU is not fused.
+
+    Args:
+        channels: width.
+        expansion: hidden width of the trained form as a multiple of ``channels``.
+    """
+
+    def __init__(self, channels: int, expansion: int) -> None:
+        super().__init__()
+        self.conv = CollapsibleConv(channels, channels, expansion=expansion, identity=True)
+        self.reach = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape."""
+        return F.leaky_relu(self.conv(x), 0.1)
+
+
+class GateBlock(nn.Module):
+    """Gated feed-forward block that sees far, because compression works in blocks of 8 to 64.
+
+    3x3 expand to two halves; one half gathers context through a dilated 7x7 depthwise
+    convolution; the product of the halves is projected by a 3x3. One block reaches
+    ``2 + 3 * dilation`` pixels; with dilations 1, 2, 4 in two groups the body of Stream
+    reaches 54 pixels to each side.
+
+    Args:
+        channels: width.
+        hidden: width of each half.
+        dilation: of the context convolution.
+        expansion: hidden width of the trained 3x3 convolutions, as a multiple of their input.
+    """
+
+    def __init__(self, channels: int, hidden: int, dilation: int, expansion: int) -> None:
+        super().__init__()
+        self.expand = CollapsibleConv(channels, 2 * hidden, expansion=expansion)
+        self.context = nn.Conv2d(
+            hidden, hidden, 7, padding=3 * dilation, dilation=dilation, groups=hidden
+        )
+        self.project = CollapsibleConv(hidden, channels, expansion=expansion, gain=0.1)
+        self.reach = 2 + 3 * dilation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape."""
+        value, gate = self.expand(x).chunk(2, dim=1)
+        return x + self.project(value * (gate + self.context(gate)))
+
+
+class ScaleMix(nn.Module):
+    """Depthwise context at several scales: identity, 3x3, 1x11, 11x1, each on its channels.
+
+    Source: Yu et al., "InceptionNeXt", 2024.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        part = channels // 4
+        self.part = part
+        self.square = nn.Conv2d(part, part, 3, padding=1, groups=part)
+        self.row = nn.Conv2d(part, part, (1, 11), padding=(0, 5), groups=part)
+        self.column = nn.Conv2d(part, part, (11, 1), padding=(5, 0), groups=part)
+        self.project = nn.Conv2d(channels, channels, 1)
+        self.reach = 5
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape."""
+        same, square, row, column = x.split(self.part, dim=1)
+        mixed = torch.cat([same, self.square(square), self.row(row), self.column(column)], dim=1)
+        return self.project(mixed)
+
+
+class GatedFFN(nn.Module):
+    """Gated convolutional feed-forward: expand, 3x3 depthwise, multiply halves, project.
+
+    Args:
+        channels: width.
+        hidden: width of each half.
+        gate_window: window over which channel gating pools; 0 pools globally.
+    """
+
+    def __init__(self, channels: int, hidden: int, gate_window: int) -> None:
+        super().__init__()
+        self.expand = nn.Conv2d(channels, 2 * hidden, 1)
+        self.context = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
+        self.channel_gate = ChannelGate(hidden, gate_window)
+        self.project = nn.Conv2d(hidden, channels, 1)
+        self.reach = 1 + self.channel_gate.reach
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape."""
+        value, gate = self.context(self.expand(x)).chunk(2, dim=1)
+        return self.project(self.channel_gate(F.silu(gate) * value))
+
+
+class ParagonBlock(nn.Module):
+    """Context at several scales, window attention, gated feed-forward; each a scaled residual.
+
+    Args:
+        channels: width.
+        hidden: width of the feed-forward halves.
+        window: side of the attention window.
+        shifted: shift the windows by half their side.
+        global_pool: channel gating pools the whole image instead of one window.
+    """
+
+    def __init__(
+        self, channels: int, hidden: int, window: int, *, shifted: bool, global_pool: bool
+    ) -> None:
+        super().__init__()
+        self.context = nn.Sequential(RMSNorm(channels), ScaleMix(channels), LayerScale(channels))
+        attention = WindowAttention(channels, window, window // 2 if shifted else 0)
+        self.attention = nn.Sequential(RMSNorm(channels), attention, LayerScale(channels))
+        ffn = GatedFFN(channels, hidden, 0 if global_pool else window)
+        self.ffn = nn.Sequential(RMSNorm(channels), ffn, LayerScale(channels))
+        self.reach = 5 + attention.reach + ffn.reach
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape."""
+        x = x + self.context(x)
+        x = x + self.attention(x)
+        return x + self.ffn(x)

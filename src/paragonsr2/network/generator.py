@@ -1,0 +1,263 @@
+"""ParagonSR2: the two-path network. Start reading here.
+
+::
+
+                ┌── MagicKernelSharp2021 (fixed, alpha) ────────────┐
+    LR (B,3,H,W)┤                                                   + ── HR (B,3,sH,sW)
+                └─ conv_in ─ groups × blocks ─ fuse ─ gate ─ upsampler ─ × detail_gain
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from paragonsr2.errors import OptionError, ScaleError
+from paragonsr2.network.base import MagicKernelSharp2021
+from paragonsr2.network.blocks import GateBlock, NanoBlock, ParagonBlock
+from paragonsr2.network.heads import ContentAwareDetailProcessor, Upsampler
+from paragonsr2.variants import SCALES, VARIANTS, Variant, variant_name
+
+# Context of the Gate blocks widens within each group: a few hundred pixels are seen in all.
+GATE_DILATIONS = (1, 2, 4)
+
+
+class Paths(NamedTuple):
+    """What the two paths hold before they are summed.
+
+    Attributes:
+        base: ``(B, 3 * last_scale**2, H', W')``, the classical enlargement, unshuffled.
+        detail: the same shape, what the network adds.
+        gate: ``(B, 1, H, W)`` in 0.5..1.5, or None in variants without a gate map.
+    """
+
+    base: Tensor
+    detail: Tensor
+    gate: Tensor | None
+
+
+@runtime_checkable
+class Collapsible(Protocol):
+    """A module that is trained in one form and deployed in a simpler one."""
+
+    def collapsed(self) -> nn.Module:
+        """The simpler form."""
+        ...
+
+
+class Group(nn.Module):
+    """A run of blocks; the residual around it is the caller's."""
+
+    def __init__(self, variant: Variant, index: int, window: int, expansion: int) -> None:
+        super().__init__()
+        c = variant.channels
+        first = index * variant.blocks
+        blocks: list[NanoBlock | GateBlock | ParagonBlock] = []
+        for i in range(variant.blocks):
+            match variant.block:
+                case "nano":
+                    blocks.append(NanoBlock(c, expansion))
+                case "gate":
+                    dilation = GATE_DILATIONS[i % len(GATE_DILATIONS)]
+                    blocks.append(GateBlock(c, variant.ffn, dilation, expansion))
+                case "paragon":
+                    # Odd blocks, counted over the whole body, shift.
+                    shifted = (first + i) % 2 == 1
+                    pool = variant.global_pool
+                    block = ParagonBlock(c, variant.ffn, window, shifted=shifted, global_pool=pool)
+                    blocks.append(block)
+        self.blocks = nn.ModuleList(blocks)
+        self.reach = sum(block.reach for block in blocks)
+        self.checkpointing = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape."""
+        for block in self.blocks:
+            if self.checkpointing and self.training:
+                x = cast(Tensor, checkpoint(block, x, use_reentrant=False))
+            else:
+                x = block(x)
+        return x
+
+
+class ParagonSR2(nn.Module):
+    """The two-path super-resolution network of one variant and scale.
+
+    Args:
+        variant: a row of :data:`paragonsr2.variants.VARIANTS`.
+        scale: 2, 3, 4 or 8.
+        upsampler_alpha: base path, 0 = Magic Kernel .. 1 = Magic Kernel Sharp 2021.
+        window_size: attention window; None takes the variant's.
+        expansion: hidden width of collapsible convolutions while training.
+
+    Raises:
+        ScaleError: ``scale`` is not supported.
+        OptionError: an option does not fit the variant.
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        scale: int = 4,
+        *,
+        upsampler_alpha: float = 0.0,
+        window_size: int | None = None,
+        expansion: int = 2,
+    ) -> None:
+        super().__init__()
+        if scale not in SCALES:
+            raise ScaleError(f"scale {scale} is not one of {', '.join(map(str, SCALES))}")
+        window = variant.window if window_size is None else window_size
+        if bool(window) != bool(variant.window) or window % 2:
+            raise OptionError(
+                f"window_size {window} does not fit: "
+                + ("give an even number" if variant.window else "this variant has no attention")
+            )
+        if expansion < 1:
+            raise OptionError(f"expansion is {expansion}; give 1 or more")
+        c = variant.channels
+        self.scale = scale
+        self.upsampler_alpha = upsampler_alpha
+        self.window_size = window
+        self.base = MagicKernelSharp2021(scale, upsampler_alpha)
+        self.conv_in = nn.Conv2d(3, c, 3)
+        groups = [Group(variant, i, window, expansion) for i in range(variant.groups)]
+        self.groups = nn.ModuleList(groups)
+        self.fuse = nn.Conv2d(c * (variant.groups + 1), c, 1)
+        self.gate = ContentAwareDetailProcessor(c) if variant.gated else None
+        self.upsampler = Upsampler(c, scale, staged=variant.staged)
+        self.detail_gain: nn.Parameter | None = nn.Parameter(torch.ones(()))
+
+        reach = 1 + sum(group.reach for group in groups) + self.upsampler.reach
+        reach += self.gate.reach if self.gate is not None else 0
+        #: Pixels beyond which the input cannot matter; None where the whole image matters.
+        self.reach: int | None = None if variant.global_pool else max(reach, self.base.reach)
+        #: Tiles are read with this margin, and from multiples of :attr:`tile_multiple`.
+        self.tile_halo = variant.halo or max(reach, self.base.reach)
+        self.tile_multiple = window or 1
+        # Features kept for fusion, those in flight in a block, the output; attention scores.
+        wide = c * (variant.groups + 6) + 9 * scale**2
+        #: Working memory of a deployed pass, in floats per input pixel, roughly.
+        self.floats_per_pixel = wide + 2 * (c // 16) * window**2
+
+    def set_checkpointing(self, on: bool) -> None:
+        """Trade time for memory while training: recompute each block in the backward pass."""
+        for group in self.groups:
+            cast(Group, group).checkpointing = on
+
+    def paths(self, x: Tensor) -> Paths:
+        """Both paths of ``(B, 3, H, W)``, unsummed: for training logs and pictures."""
+        # The same edge as the base path has: a zero border would be a black frame.
+        shallow = self.conv_in(F.pad(x, (1, 1, 1, 1), mode="replicate"))
+        features = shallow
+        outputs = [shallow]
+        for group in self.groups:
+            features = features + group(features)
+            outputs.append(features)
+        features = shallow + self.fuse(torch.cat(outputs, dim=1))
+        gate = None
+        if self.gate is not None:
+            gate = self.gate(features)
+            features = features * gate
+        detail = self.upsampler(features)
+        if self.detail_gain is not None:
+            detail = detail * self.detail_gain
+        if self.upsampler.last_scale == self.scale:
+            base = self.base.phases(x)
+        else:
+            base = F.pixel_unshuffle(self.base(x), self.upsampler.last_scale)
+        return Paths(base, detail, gate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Enlarge a batch of pictures.
+
+        Args:
+            x: RGB ``(B, 3, H, W)``, nominally 0..1, any float dtype, any H and W from 1.
+
+        Returns:
+            ``(B, 3, H * scale, W * scale)``, dtype of ``x``, not clipped.
+        """
+        paths = self.paths(x)
+        return F.pixel_shuffle(paths.base + paths.detail, self.upsampler.last_scale)
+
+    @torch.no_grad()
+    def collapse(self) -> ParagonSR2:
+        """The deployed network: the same function in fewer, plainer layers; self is unchanged."""
+        deployed = copy.deepcopy(self)
+        for name, module in list(deployed.named_modules()):
+            if isinstance(module, Collapsible):
+                parent = deployed.get_submodule(name.rpartition(".")[0])
+                setattr(parent, name.rpartition(".")[2], module.collapsed())
+        if deployed.detail_gain is not None:
+            deployed.upsampler.last.weight.mul_(deployed.detail_gain)
+            if deployed.upsampler.last.bias is not None:
+                deployed.upsampler.last.bias.mul_(deployed.detail_gain)
+            deployed.detail_gain = None
+        return deployed.eval()
+
+    @property
+    def is_collapsed(self) -> bool:
+        """Whether this is the deployed form."""
+        return self.detail_gain is None
+
+
+NETWORK_OPTIONS = tuple(
+    name
+    for name, parameter in inspect.signature(ParagonSR2.__init__).parameters.items()
+    if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+)
+
+
+def build(variant: str, scale: int = 4, **options: object) -> ParagonSR2:
+    """Build a variant by name.
+
+    Args:
+        variant: ``realtime``, ``stream``, ``photo`` or ``pro``, with or without the
+            ``paragonsr2_`` prefix.
+        scale: 2, 3, 4 or 8.
+        options: the keyword options of :class:`ParagonSR2`.
+
+    Raises:
+        OptionError: unknown variant or option.
+        ScaleError: ``scale`` is not supported.
+    """
+    unknown = sorted(set(options) - set(NETWORK_OPTIONS))
+    if unknown:
+        raise OptionError(
+            f"unknown option {', '.join(unknown)}; a network takes {', '.join(NETWORK_OPTIONS)}"
+        )
+    row = VARIANTS[variant_name(variant)]
+    return cast(Callable[..., ParagonSR2], ParagonSR2)(row, scale, **options)
+
+
+def channels_last(network: ParagonSR2) -> ParagonSR2:
+    """``network`` itself with its weights in the memory format that convolutions run best in."""
+    # The stubs of torch do not know that a module takes a memory format.
+    return cast(Any, network).to(memory_format=torch.channels_last)
+
+
+def paragonsr2_realtime(scale: int = 4, **options: object) -> ParagonSR2:
+    """Realtime: a plain stack of 3x3 convolutions once deployed. See :func:`build`."""
+    return build("realtime", scale, **options)
+
+
+def paragonsr2_stream(scale: int = 4, **options: object) -> ParagonSR2:
+    """Stream: gated blocks that see far, for compressed video. See :func:`build`."""
+    return build("stream", scale, **options)
+
+
+def paragonsr2_photo(scale: int = 4, **options: object) -> ParagonSR2:
+    """Photo: window attention, for photographs. See :func:`build`."""
+    return build("photo", scale, **options)
+
+
+def paragonsr2_pro(scale: int = 4, **options: object) -> ParagonSR2:
+    """Pro: the deepest, with globally pooled channel gates. See :func:`build`."""
+    return build("pro", scale, **options)

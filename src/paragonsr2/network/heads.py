@@ -1,0 +1,94 @@
+"""What stands between the body and the picture: the gate map and the upsampler."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ContentAwareDetailProcessor(nn.Module):
+    """Gate map: how much detail each place gets, read from the deep features.
+
+    0.5 suppresses detail in flat areas, 1.5 boosts it in texture, 1 is neutral and where it
+    starts. It is bounded away from zero because a gate that can close stays closed: no
+    gradient passes it, and the detail path is dead.
+
+    Args:
+        channels: width of the features.
+    """
+
+    reach = 4
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(8, channels // 4)
+        self.narrow = nn.Conv2d(channels, hidden, 3, padding=1)
+        self.context = nn.Conv2d(hidden, hidden, 5, padding=2, groups=hidden)
+        self.mix = nn.Conv2d(hidden, hidden, 1)
+        self.map = nn.Conv2d(hidden, 1, 3, padding=1)
+        zero_(self.map)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The map ``(B, 1, H, W)`` in 0.5..1.5 of features ``(B, C, H, W)``."""
+        x = F.leaky_relu(self.narrow(features), 0.1)
+        x = F.leaky_relu(self.mix(self.context(x)), 0.1)
+        return 0.5 + torch.sigmoid(self.map(x))
+
+
+def zero_(conv: nn.Conv2d) -> None:
+    """Make ``conv`` start as zero."""
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
+def icnr_(conv: nn.Conv2d, scale: int) -> None:
+    """Give all sub-pixels of a shuffled convolution the same start: no checkerboard.
+
+    Source: Aitken et al., "Checkerboard artifact free sub-pixel convolution", 2017.
+    """
+    seed = torch.empty(conv.weight.shape[0] // scale**2, *conv.weight.shape[1:])
+    nn.init.kaiming_normal_(seed, a=0.1, nonlinearity="leaky_relu")
+    with torch.no_grad():
+        conv.weight.copy_(seed.repeat_interleave(scale**2, dim=0))
+        if conv.bias is not None:
+            conv.bias.zero_()
+
+
+class Upsampler(nn.Module):
+    """Features to detail by PixelShuffle, at once or in x2 stages with a convolution between.
+
+    The last convolution starts at zero, so that an untrained network is its base path. The
+    last shuffle is left to the caller, who may add the base before it.
+
+    Args:
+        channels: width of the features.
+        scale: 2, 3, 4 or 8.
+        staged: go to x4 and x8 in steps of x2.
+    """
+
+    def __init__(self, channels: int, scale: int, *, staged: bool) -> None:
+        super().__init__()
+        stages = scale.bit_length() - 2 if staged and scale in (4, 8) else 0
+        self.last_scale = 2 if stages else scale
+        width = channels
+        convs: list[nn.Conv2d] = []
+        for _ in range(stages):
+            convs.append(nn.Conv2d(width, 4 * (channels // 2), 3, padding=1))
+            icnr_(convs[-1], 2)
+            width = channels // 2
+        self.stages = nn.ModuleList(convs)
+        self.last = nn.Conv2d(width, 3 * self.last_scale**2, 3, padding=1)
+        zero_(self.last)
+        # A pixel of the first convolution, then half, a quarter, ...: two at most.
+        self.reach = 2 if stages else 1
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Detail before its last shuffle, ``(B, 3 * last_scale**2, H', W')``."""
+        x = features
+        for conv in self.stages:
+            x = F.leaky_relu(F.pixel_shuffle(cast(nn.Conv2d, conv)(x), 2), 0.1)
+        return self.last(x)

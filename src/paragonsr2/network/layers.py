@@ -1,0 +1,160 @@
+"""Small layers that the blocks are made of."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class CollapsibleConv(nn.Module):
+    """A 3x3 convolution trained as 1x1 expand, 3x3, 1x1 project and, if asked, identity.
+
+    The expansion has no bias and nothing between its parts is nonlinear, so the whole is one
+    3x3 convolution with zero padding: :meth:`kernel` builds it, the training forward runs it
+    and :meth:`collapsed` returns it for deployment.
+
+    Args:
+        in_channels: input width.
+        out_channels: output width.
+        expansion: hidden width as a multiple of ``in_channels``.
+        identity: add the input to the output; needs equal widths.
+        gain: scale of the initial projection.
+    """
+
+    eye: Tensor | None
+    reach = 1
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        expansion: int,
+        identity: bool = False,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        hidden = in_channels * expansion
+        self.expand = nn.Parameter(torch.randn(hidden, in_channels) * in_channels**-0.5)
+        self.mix = nn.Parameter(torch.randn(hidden, hidden, 3, 3) * (9 * hidden) ** -0.5)
+        self.project = nn.Parameter(torch.randn(out_channels, hidden) * gain * hidden**-0.5)
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        eye = None
+        if identity:
+            if in_channels != out_channels:
+                raise ValueError(f"identity needs equal widths, not {in_channels}, {out_channels}")
+            eye = F.pad(torch.eye(in_channels)[:, :, None, None], (1, 1, 1, 1))
+        self.register_buffer("eye", eye, persistent=False)
+
+    def kernel(self) -> Tensor:
+        """The equivalent kernel ``(out_channels, in_channels, 3, 3)``."""
+        kernel = torch.einsum("om,mnkl,ni->oikl", self.project, self.mix, self.expand)
+        return kernel if self.eye is None else kernel + self.eye
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``."""
+        return F.conv2d(x, self.kernel(), self.bias, padding=1)
+
+    @torch.no_grad()
+    def collapsed(self) -> nn.Conv2d:
+        """The plain convolution that computes the same."""
+        conv = nn.Conv2d(self.expand.shape[1], self.project.shape[0], 3, padding=1)
+        conv.weight.copy_(self.kernel())
+        conv.bias.copy_(self.bias)  # pyright: ignore[reportOptionalMemberAccess]
+        return conv.to(self.bias.device)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the channels of each pixel, the mean square in float32.
+
+    Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
+    """
+
+    reach = 0
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(B, C, H, W)``; shape and dtype stay."""
+        wide = x.float()
+        inverse = torch.rsqrt(wide.square().mean(dim=1, keepdim=True) + self.eps)
+        return (wide * inverse).to(x.dtype) * self.weight
+
+
+class LayerScale(nn.Module):
+    """One learned factor per channel on a residual, starting small.
+
+    Source: Touvron et al., "Going deeper with image transformers", 2021.
+    """
+
+    def __init__(self, channels: int, start: float = 0.1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels, 1, 1), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale ``(B, C, H, W)`` channel by channel."""
+        return x * self.weight
+
+
+class GlobalMean(nn.Module):
+    """``AdaptiveAvgPool2d(1)`` as the mean over height and width, which ONNX has as ReduceMean."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool ``(B, C, H, W)`` to ``(B, C, 1, 1)``."""
+        return x.mean(dim=(2, 3), keepdim=True)
+
+
+class GlobalPool(nn.AdaptiveAvgPool2d):
+    """``AdaptiveAvgPool2d(1)`` that deploys as :class:`GlobalMean`."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def collapsed(self) -> GlobalMean:
+        """The form that is exported."""
+        return GlobalMean()
+
+
+def pad_to_multiple(x: Tensor, multiple: int, before: int = 0) -> Tensor:
+    """Zero-pad ``before`` rows and columns in front, then behind up to a multiple."""
+    height, width = x.shape[-2:]
+    behind_h = (-(height + before)) % multiple
+    behind_w = (-(width + before)) % multiple
+    return F.pad(x, (before, behind_w, before, behind_h))
+
+
+class ChannelGate(nn.Module):
+    """Scale each channel by what the channel holds nearby.
+
+    Args:
+        channels: width.
+        window: pool over aligned windows of this side, so that a tile whose origin falls on the
+            window equals the whole image; 0 pools over the whole image.
+    Source: Hu et al., "Squeeze-and-Excitation Networks", 2018.
+    """
+
+    def __init__(self, channels: int, window: int) -> None:
+        super().__init__()
+        self.window = window
+        self.reach = max(window - 1, 0)
+        self.pool = nn.AvgPool2d(window) if window else GlobalPool()
+        narrow = max(8, channels // 32 * 8)
+        self.squeeze = nn.Conv2d(channels, narrow, 1)
+        self.excite = nn.Conv2d(narrow, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gate ``(B, C, H, W)``; 1 is neutral for an untrained gate."""
+        if not self.window:
+            return x * self._gate(self.pool(x))
+        # Windows that stick out of the image average over their real pixels only.
+        share = self.pool(pad_to_multiple(torch.ones_like(x[:1, :1]), self.window))
+        mean = self.pool(pad_to_multiple(x, self.window)) / share
+        gate = F.interpolate(self._gate(mean), scale_factor=float(self.window), mode="nearest")
+        return x * gate[..., : x.shape[-2], : x.shape[-1]]
+
+    def _gate(self, mean: Tensor) -> Tensor:
+        return 2.0 * torch.sigmoid(self.excite(F.leaky_relu(self.squeeze(mean), 0.1)))

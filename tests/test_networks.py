@@ -1,0 +1,173 @@
+"""Properties of the networks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from paragonsr2 import paragonsr2_realtime
+from paragonsr2.errors import OptionError, ScaleError
+from paragonsr2.measure.cost import network_cost
+from paragonsr2.network.generator import build
+from paragonsr2.variants import SCALES, VARIANTS
+
+ALL = [(variant, scale) for variant in VARIANTS for scale in SCALES]
+
+
+@pytest.mark.parametrize(("variant", "scale"), ALL)
+def test_untrained_output_is_the_base(variant, scale):
+    network = build(variant, scale, upsampler_alpha=0.4).eval()
+    x = torch.rand(1, 3, 19, 23)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), network.base(x), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("variant", "scale"), ALL)
+def test_collapsed_equals_trained(make_stirred, variant, scale):
+    network = make_stirred(variant, scale)
+    x = torch.rand(2, 3, 21, 18)
+    with torch.no_grad():
+        deployed = network.collapse()
+        expected = network(x)
+        # Random weights leave the range of pictures; the promise is for pictures.
+        tolerance = 1e-5 * max(1.0, float(expected.abs().max()))
+        torch.testing.assert_close(deployed(x), expected, atol=tolerance, rtol=0)
+    assert deployed.is_collapsed
+    assert not network.is_collapsed
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (17, 2), (16, 16), (15, 33)])
+def test_any_size_works(make_small, variant, size):
+    with torch.no_grad():
+        out = make_small(variant)(torch.rand(1, 3, *size))
+    assert out.shape == (1, 3, 2 * size[0], 2 * size[1])
+    assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_cost_stays_in_budget(variant):
+    assert network_cost(build(variant, 2)).kmacs_per_pixel <= VARIANTS[variant].budget
+
+
+@pytest.mark.parametrize("variant", ["realtime", "stream"])
+def test_reach_is_the_receptive_field(make_stirred, variant):
+    network = make_stirred(variant).double()
+    reach = network.reach
+    side = 2 * reach + 9
+    x = torch.rand(1, 3, side, side, dtype=torch.float64, requires_grad=True)
+    centre = side // 2
+    network(x)[0, :, 2 * centre : 2 * centre + 2, 2 * centre : 2 * centre + 2].sum().backward()
+    seen = (x.grad[0].abs().sum(0) > 0).nonzero()
+    assert (seen - centre).abs().max() == reach
+
+
+def test_stream_sees_past_a_compression_block(make_stirred):
+    assert 2 * make_stirred("stream").reach + 1 >= 64
+
+
+def test_photo_reach_bounds_the_receptive_field(make_small):
+    network = make_small("photo", blocks=1).double()
+    side = 2 * network.reach + 33
+    x = torch.rand(1, 3, side, side, dtype=torch.float64, requires_grad=True)
+    centre = side // 2
+    network(x)[0, :, 2 * centre, 2 * centre].sum().backward()
+    seen = (x.grad[0].abs().sum(0) > 0).nonzero()
+    assert (seen - centre).abs().max() <= network.reach
+
+
+@pytest.mark.parametrize("variant", ["photo", "pro"])
+def test_opposite_borders_do_not_attend_to_each_other(make_small, variant):
+    network = make_small(variant)
+    attention = network.groups[0].blocks[1].attention[1]
+    assert attention.shift == attention.window // 2
+    x = torch.rand(1, network.conv_in.out_channels, 32, 48, requires_grad=True)
+    attention(x)[0, :, :, 0].sum().backward()
+    assert x.grad[..., attention.window :].abs().max() == 0
+    assert x.grad[..., 1].abs().max() > 0
+
+
+def test_padding_does_not_leak_into_attention(make_small):
+    """A window that is half padding attends as if it were small."""
+    attention = make_small("photo").groups[0].blocks[0].attention[1]
+    x = torch.rand(1, 64, 16, 16)
+    with torch.no_grad():
+        part = attention(x[:, :, :7, :7])
+        # The same pixels with the rest far away in feature space must give another answer,
+        # and padding must give none of it: compare with attention over those pixels alone.
+        q, k, v = attention.qkv(x[:, :, :7, :7]).reshape(3, 4, 16, 49).transpose(2, 3)
+        bias = attention.bias_table[attention.index].permute(2, 0, 1)
+        real = torch.tensor([16 * row + column for row in range(7) for column in range(7)])
+        scores = q @ k.transpose(1, 2) / 4 + bias[:, real][:, :, real]
+        alone = (scores.softmax(-1) @ v).transpose(1, 2).reshape(1, 64, 7, 7)
+        torch.testing.assert_close(part, attention.project(alone), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("content", ["black", "white", "noise", "smooth"])
+def test_half_precision_is_finite_and_close(make_small, variant, content):
+    network = make_small(variant)
+    ramp = torch.linspace(0, 1, 40).expand(1, 3, 40, 40)
+    x = {
+        "black": torch.zeros(1, 3, 40, 40),
+        "white": torch.ones(1, 3, 40, 40),
+        "noise": torch.rand(1, 3, 40, 40),
+        "smooth": ramp * ramp.transpose(2, 3),
+    }[content]
+    with torch.no_grad():
+        full = network(x)
+        half = network.half()(x.half()).float()
+    assert half.isfinite().all()
+    mse = (full - half).square().mean()
+    assert 10 * torch.log10(1 / mse) >= 50
+
+
+def test_gate_starts_neutral_and_stays_open(make_stirred):
+    network = build("stream", 2)
+    x = torch.rand(1, 3, 24, 24)
+    assert torch.all(network.paths(x).gate == 1.0)
+    gate = make_stirred("stream").paths(x).gate
+    assert gate.min() >= 0.5
+    assert gate.max() <= 1.5
+
+
+def test_checkpointing_changes_no_gradient(make_small):
+    network = make_small("stream").train()
+    x = torch.rand(1, 3, 20, 20)
+    gradients = []
+    for on in (False, True):
+        network.set_checkpointing(on)
+        network.zero_grad()
+        network(x).square().mean().backward()
+        gradients.append([p.grad.clone() for p in network.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed)
+
+
+def test_deployed_realtime_is_plain_convolutions(make_stirred):
+    deployed = make_stirred("realtime").collapse()
+    kinds = {type(m).__name__ for block in deployed.groups[0].blocks for m in block.children()}
+    assert kinds == {"Conv2d"}
+
+
+def test_wrong_options_are_refused():
+    with pytest.raises(OptionError, match="unknown option sclae"):
+        paragonsr2_realtime(2, sclae=2)
+    with pytest.raises(OptionError, match="no attention"):
+        paragonsr2_realtime(2, window_size=16)
+    with pytest.raises(OptionError, match="no variant"):
+        build("huge", 2)
+    with pytest.raises(OptionError, match="upsampler_alpha"):
+        paragonsr2_realtime(2, upsampler_alpha=1.5)
+    with pytest.raises(ScaleError):
+        paragonsr2_realtime(5)
+
+
+def test_deployed_widths_are_multiples_of_eight(make_stirred):
+    for variant in VARIANTS:
+        deployed = make_stirred(variant).collapse()
+        ends = {3, 12, 1}
+        for module in deployed.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                for width in (module.in_channels, module.out_channels):
+                    assert width % 8 == 0 or width in ends
