@@ -1,0 +1,1 @@
+"""Checkpoints, the catalogue, and the bundled files."""

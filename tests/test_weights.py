@@ -1,0 +1,145 @@
+"""Checkpoints: round trips, strictness, and what must never run."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from conftest import stirred
+from paragonsr2.errors import WeightsError
+from paragonsr2.network.generator import build
+from paragonsr2.variants import VARIANTS
+from paragonsr2.weights.store import WRAPPERS, load_checkpoint, save_checkpoint
+
+
+def same(a, b):
+    x = torch.rand(1, 3, 17, 20)
+    with torch.no_grad():
+        torch.testing.assert_close(a(x), b(x), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_round_trip(tmp_path, variant, scale):
+    network = stirred(build(variant, scale, upsampler_alpha=0.3))
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(path, network, variant, {"steps": 7})
+    loaded = load_checkpoint(path, arch=f"paragonsr2_{variant}", scale=scale)
+    same(network, loaded.network)
+    assert loaded.description.upsampler_alpha == 0.3
+    assert loaded.training == {"steps": 7}
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata()["arch"] == f"paragonsr2_{variant}"
+
+
+def test_deployed_form_round_trip(tmp_path):
+    network = stirred(build("realtime", 2)).collapse()
+    save_checkpoint(tmp_path / "x.safetensors", network, "realtime")
+    loaded = load_checkpoint(tmp_path / "x.safetensors")
+    assert loaded.network.is_collapsed
+    same(network, loaded.network)
+
+
+@pytest.mark.parametrize("wrapper", [*WRAPPERS, None])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_foreign_wrappers_are_read(tmp_path, wrapper, prefix):
+    network = stirred(build("stream", 3, expansion=3))
+    state = {prefix + key: value for key, value in network.state_dict().items()}
+    torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "x.pth")
+    loaded = load_checkpoint(tmp_path / "x.pth")
+    assert loaded.description.scale == 3
+    assert loaded.description.expansion == 3
+    same(network, loaded.network)
+
+
+def test_alpha_may_be_told_where_the_file_does_not_say_it(tmp_path):
+    network = stirred(build("realtime", 2, upsampler_alpha=0.5))
+    torch.save(network.state_dict(), tmp_path / "x.pth")
+    same(network, load_checkpoint(tmp_path / "x.pth", upsampler_alpha=0.5).network)
+    save_checkpoint(tmp_path / "x.safetensors", network, "realtime")
+    with pytest.raises(WeightsError, match=r"upsampler_alpha 0\.5"):
+        load_checkpoint(tmp_path / "x.safetensors", upsampler_alpha=0.1)
+
+
+def test_another_variant_or_scale_is_refused(tmp_path):
+    save_checkpoint(tmp_path / "x.safetensors", build("realtime", 2), "realtime")
+    with pytest.raises(WeightsError, match="of variant 'realtime'"):
+        load_checkpoint(tmp_path / "x.safetensors", arch="photo")
+    with pytest.raises(WeightsError, match="enlarges x2"):
+        load_checkpoint(tmp_path / "x.safetensors", scale=4)
+
+
+def mutate(state, how):
+    key = "fuse.weight"
+    if how == "missing":
+        del state[key]
+    elif how == "extra":
+        state["stranger"] = torch.zeros(1)
+    elif how == "shape":
+        state[key] = state[key][:, :8].contiguous()
+    elif how == "nan":
+        state[key][0, 0] = float("nan")
+
+
+@pytest.mark.parametrize("how", ["missing", "extra", "shape", "nan"])
+def test_loading_is_strict(tmp_path, how):
+    state = build("realtime", 2).state_dict()
+    mutate(state, how)
+    save_file(state, tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError):
+        load_checkpoint(tmp_path / "x.safetensors")
+
+
+def test_metadata_that_contradicts_the_tensors_is_refused(tmp_path):
+    state = build("realtime", 2).state_dict()
+    save_file(state, tmp_path / "x.safetensors", {"variant": "realtime", "scale": "4"})
+    with pytest.raises(WeightsError, match="x2, not x4"):
+        load_checkpoint(tmp_path / "x.safetensors")
+    save_file(state, tmp_path / "y.safetensors", {"variant": "photo", "scale": "2"})
+    with pytest.raises(WeightsError, match=r"not of variant|inspect"):
+        load_checkpoint(tmp_path / "y.safetensors")
+
+
+class Bomb:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return open, (self.target, "w")
+
+
+@pytest.mark.parametrize("writer", ["torch", "pickle"])
+def test_a_pickle_that_runs_code_does_not_run(tmp_path, writer):
+    target = tmp_path / "ran"
+    path = tmp_path / "x.pth"
+    if writer == "torch":
+        torch.save({"params": Bomb(str(target))}, path)
+    else:
+        path.write_bytes(pickle.dumps(Bomb(str(target))))
+    with pytest.raises(WeightsError, match="refused"):
+        load_checkpoint(path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("content", [b"", b"nonsense" * 100])
+def test_damaged_files_are_refused(tmp_path, suffix, content):
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError):
+        load_checkpoint(path)
+    with pytest.raises(WeightsError, match="no checkpoint"):
+        load_checkpoint(tmp_path / f"none{suffix}")
+
+
+def test_a_foreign_network_is_refused(tmp_path):
+    torch.save({"params": {"body.0.weight": torch.zeros(3, 3)}}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match="no ParagonSR2"):
+        load_checkpoint(tmp_path / "x.pth")
+    torch.save({"params": {"a": 1}}, tmp_path / "y.pth")
+    with pytest.raises(WeightsError):
+        load_checkpoint(tmp_path / "y.pth")
