@@ -1,0 +1,1 @@
+"""Export to ONNX, and the proof that it is the same network."""

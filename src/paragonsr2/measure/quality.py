@@ -1,0 +1,113 @@
+"""The ruler: PSNR and SSIM on luma by the standard protocol of the field; NumPy only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from paragonsr2.errors import ImageError
+from paragonsr2.pixels.arrays import Pixels8
+from paragonsr2.pixels.resize import bicubic
+
+Luma = npt.NDArray[np.float64]
+
+# ITU-R BT.601 weights of R, G, B in 0..255 for luma in 16..235.
+LUMA_WEIGHTS = (65.481 / 255.0, 128.553 / 255.0, 24.966 / 255.0)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How near one picture comes to another.
+
+    Attributes:
+        psnr_y: decibel, luma, border shaved.
+        ssim_y: -1..1, luma, border shaved.
+    """
+
+    psnr_y: float
+    ssim_y: float
+
+
+def luma(rgb: Pixels8) -> Luma:
+    """BT.601 luma in 16..235, not rounded, of ``(H, W, 3)`` uint8."""
+    return rgb.astype(np.float64) @ np.array(LUMA_WEIGHTS) + 16.0
+
+
+def crop_to_multiple(hr: Pixels8, scale: int) -> Pixels8:
+    """Cut the right and lower border so that both sides are multiples of ``scale``."""
+    height, width = (side - side % scale for side in hr.shape[:2])
+    return hr[:height, :width]
+
+
+def shrink(hr: Pixels8, scale: int) -> Pixels8:
+    """The protocol's low-resolution picture of ``hr``, whose sides are multiples of ``scale``."""
+    return bicubic(hr, 1.0 / scale).astype(np.uint8, copy=False)
+
+
+def psnr(a: Luma, b: Luma) -> float:
+    """Peak signal-to-noise ratio in decibel for signals of peak 255; inf if equal."""
+    mse = float(np.mean((a - b) ** 2))
+    return math.inf if mse == 0.0 else 10.0 * math.log10(255.0**2 / mse)
+
+
+def _blur(x: Luma) -> Luma:
+    """11x11 Gaussian of sigma 1.5 where it fits entirely."""
+    window = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+    window /= window.sum()
+    for axis in (0, 1):
+        length = x.shape[axis] - 10
+        x = sum(  # pyright: ignore[reportAssignmentType]
+            weight * x.take(range(k, k + length), axis=axis) for k, weight in enumerate(window)
+        )
+    return x
+
+
+def ssim(a: Luma, b: Luma) -> float:
+    """Mean structural similarity of signals of peak 255, both sides at least 11.
+
+    Source: Wang et al., "Image quality assessment", 2004.
+    """
+    c1, c2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
+    mean_a, mean_b = _blur(a), _blur(b)
+    var_a = _blur(a * a) - mean_a**2
+    var_b = _blur(b * b) - mean_b**2
+    covariance = _blur(a * b) - mean_a * mean_b
+    structure = (2 * covariance + c2) / (var_a + var_b + c2)
+    return float(np.mean((2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1) * structure))
+
+
+def score(sr: Pixels8, hr: Pixels8, shave: int) -> Score:
+    """Compare ``(H, W, 3)`` uint8 pictures of equal size, ``shave`` pixels off each border.
+
+    Raises:
+        ImageError: the sizes differ, or too little is left to compare.
+    """
+    if sr.shape != hr.shape:
+        raise ImageError(f"sizes differ: {sr.shape[:2]} against {hr.shape[:2]}")
+    if min(hr.shape[:2]) < 2 * shave + 11:
+        raise ImageError(f"{hr.shape[1]}x{hr.shape[0]} is too small to measure SSIM")
+    a, b = (luma(x[shave:-shave, shave:-shave]) for x in (sr, hr))
+    return Score(psnr(a, b), ssim(a, b))
+
+
+def mean_score(scores: Sequence[Score]) -> Score:
+    """The average over images, as the field reports it."""
+    return Score(
+        float(np.mean([s.psnr_y for s in scores])), float(np.mean([s.ssim_y for s in scores]))
+    )
+
+
+def evaluate_image(upscale: Callable[[Pixels8], Pixels8], hr: Pixels8, scale: int) -> Score:
+    """Shrink ``hr`` by the protocol, enlarge it with ``upscale`` and compare.
+
+    Args:
+        upscale: maps ``(h, w, 3)`` uint8 to ``(h * scale, w * scale, 3)`` uint8.
+        hr: ``(H, W, 3)`` uint8 of any size.
+        scale: of ``upscale``.
+    """
+    hr = crop_to_multiple(hr, scale)
+    return score(upscale(shrink(hr, scale)), hr, shave=scale)
