@@ -1,0 +1,1 @@
+"""Tiling, engines, the upscaler, and jobs of many files."""

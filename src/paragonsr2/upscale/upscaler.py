@@ -1,0 +1,234 @@
+"""The upscaler: pixels in, more pixels out, whatever their depth, channels or size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from paragonsr2.errors import BackendError, ImageError, OptionError, TileError
+from paragonsr2.pixels.arrays import FloatNCHW, Pixels, full_scale
+from paragonsr2.pixels.convert import to_float, to_pixels
+from paragonsr2.upscale.backends import (
+    Backend,
+    BackendName,
+    ClassicalBackend,
+    OnnxBackend,
+    Precision,
+    TorchBackend,
+    load_torch_network,
+    require_finite,
+)
+from paragonsr2.upscale.tiling import Tile, auto_tile, plan
+from paragonsr2.weights.catalogue import bundled_bytes, bundled_path, find
+
+TileOption = int | Literal["auto", "off"]
+
+#: Most memory that a tile's pass through the network is planned for.
+TILE_BUDGET = 1 << 30
+
+
+def open_backend(
+    model: str,
+    scale: int | None,
+    *,
+    backend: BackendName = "auto",
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> Backend:
+    """Put a model into an engine.
+
+    Args:
+        model: a bundled variant, ``bicubic``, ``magic[:ALPHA]``, or the path of an ``.onnx``,
+            ``.safetensors`` or ``.pth`` file.
+        scale: wanted enlargement; None takes a file's own, and 2 for all others.
+        backend: ``auto`` runs ONNX models in ONNX Runtime and checkpoints in PyTorch.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: of the PyTorch backend.
+
+    Raises:
+        OptionError: no such model.
+        ScaleError: the classical model does not know this scale.
+        EnvironmentProblem: the weights or the engine cannot serve.
+    """
+    name, _, parameter = model.partition(":")
+    if name in ("bicubic", "magic"):
+        return _classical(name, parameter, scale or 2)
+    path = Path(model)
+    if path.suffix.lower() in (".onnx", ".safetensors", ".pth", ".pt", ".ckpt"):
+        opened = _open_file(path, backend, device, precision)
+        if scale is not None and opened.scale != scale:
+            raise OptionError(f"{path.name} enlarges x{opened.scale}; leave --scale {scale} away")
+        return opened
+    entry = find(model, scale or 2)
+    if backend == "torch":
+        return _open_file(bundled_path(entry, "safetensors"), backend, device, precision)
+    _require_fp32(precision)
+    return OnnxBackend(bundled_bytes(entry, "onnx"), device=device)
+
+
+def _classical(name: str, parameter: str, scale: int) -> Backend:
+    if name == "bicubic":
+        if parameter:
+            raise OptionError("bicubic takes no parameter")
+        return ClassicalBackend(scale, None)
+    try:
+        alpha = float(parameter or 0.0)
+    except ValueError:
+        raise OptionError(f"'{parameter}' is no alpha; write magic:0.5") from None
+    return ClassicalBackend(scale, alpha)
+
+
+def _open_file(path: Path, backend: BackendName, device: str, precision: Precision) -> Backend:
+    if path.suffix.lower() == ".onnx":
+        if backend == "torch":
+            raise BackendError("PyTorch runs checkpoints, not ONNX files; leave --backend away")
+        _require_fp32(precision)
+        return OnnxBackend(path, device=device)
+    if backend == "onnxruntime":
+        raise BackendError(f"ONNX Runtime cannot run {path.name}; export it first")
+    return TorchBackend(load_torch_network(path), device=device, precision=precision)
+
+
+def _require_fp32(precision: Precision) -> None:
+    if precision not in ("auto", "fp32"):
+        raise BackendError(f"the ONNX model is fp32; {precision} needs --backend torch")
+
+
+class Upscaler:
+    """Enlarge images with a bundled network, a model file or a classical baseline.
+
+    Args:
+        model: see :func:`open_backend`.
+        scale: wanted enlargement; None takes a file's own, and 2 for all others.
+        backend: ``auto``, ``onnxruntime`` or ``torch``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
+        tile: side of a tile in input pixels, ``auto`` by memory, or ``off``.
+
+    Raises:
+        ParagonError: a subclass that says what does not fit.
+
+    Example::
+
+        up = paragonsr2.Upscaler("realtime", scale=2)
+        hr = up(lr)
+    """
+
+    def __init__(
+        self,
+        model: str = "realtime",
+        scale: int | None = None,
+        *,
+        backend: BackendName = "auto",
+        device: str = "auto",
+        precision: Precision = "auto",
+        tile: TileOption = "auto",
+    ) -> None:
+        self.backend = open_backend(
+            model, scale, backend=backend, device=device, precision=precision
+        )
+        self.model = model
+        self.scale = self.backend.scale
+        b = self.backend
+        if tile == "auto":
+            # Copies of half-written tiles and other programs need memory too.
+            budget = min(TILE_BUDGET, _available_memory() // 4)
+            self.tile: int | None = auto_tile(budget, b.bytes_per_pixel, b.halo, b.multiple_of)
+        elif tile == "off":
+            self.tile = None
+        else:
+            if tile < 16:
+                raise TileError(f"a tile of {tile} is too small; give --tile 16 or more")
+            self.tile = tile
+
+    def __call__(self, pixels: Pixels, progress: Callable[[float], None] | None = None) -> Pixels:
+        """Enlarge one image.
+
+        Args:
+            pixels: ``(H, W, C)`` with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha, or
+                ``(H, W)`` grey; uint8, uint16, or float32 nominally 0..1; straight alpha.
+            progress: called with the share done, 0..1, after each tile.
+
+        Returns:
+            The same number of channels and dtype, ``scale`` times as large. Integers are
+            clipped and rounded; float32 is neither.
+
+        Raises:
+            ImageError: the array is no image.
+            BackendError: the engine failed or gave NaN.
+        """
+        if pixels.ndim == 2:
+            return self(pixels[:, :, None], progress)[:, :, 0]
+        _check(pixels)
+        height, width, channels = pixels.shape
+        has_alpha = channels in (2, 4)
+        top = full_scale(pixels)
+        # Alpha that is opaque everywhere needs no pass of its own, and stays exactly opaque.
+        opaque = has_alpha and bool((pixels[:, :, -1] == top).all())
+        s = self.scale
+        out = np.empty((height * s, width * s, channels), dtype=pixels.dtype)
+        tile = self.tile or max(height, width, 16)
+        tiles = list(plan(height, width, tile, self.backend.halo, self.backend.multiple_of))
+        for done, part in enumerate(tiles, 1):
+            y, x = part.y, part.x
+            seen = pixels[y.read_start : y.read_stop, x.read_start : x.read_stop]
+            if opaque:
+                seen = seen[:, :, :-1]
+            result = self._crop(self._enlarge(to_float(seen), has_alpha and not opaque), part)
+            target = out[y.start * s : y.stop * s, x.start * s : x.stop * s]
+            target[:, :, : result.shape[1]] = to_pixels(result, pixels)
+            if progress is not None:
+                progress(done / len(tiles))
+        if opaque:
+            out[:, :, -1] = top
+        return out
+
+    def _crop(self, x: FloatNCHW, tile: Tile) -> FloatNCHW:
+        s = self.scale
+        top = (tile.y.start - tile.y.read_start) * s
+        left = (tile.x.start - tile.x.read_start) * s
+        height = (tile.y.stop - tile.y.start) * s
+        width = (tile.x.stop - tile.x.start) * s
+        return x[:, :, top : top + height, left : left + width]
+
+    def _enlarge(self, x: FloatNCHW, has_alpha: bool) -> FloatNCHW:
+        """Enlarge ``(1, C, H, W)`` of any C.
+
+        Colour is weighted by alpha before and divided by it after: invisible pixels have
+        arbitrary colours, which must not bleed into visible ones.
+        """
+        if not has_alpha:
+            return self._run(x)
+        alpha = x[:, -1:]
+        weighted = self._run(x[:, :-1] * alpha)
+        large = self._run(alpha).clip(0.0, 1.0)
+        colour = weighted / np.maximum(large, np.float32(1e-3))
+        return np.concatenate([colour, large], axis=1, dtype=np.float32)
+
+    def _run(self, x: FloatNCHW) -> FloatNCHW:
+        """Through the network, which is made for RGB; grey comes back as grey."""
+        grey = x.shape[1] == 1
+        rgb = np.repeat(x, 3, axis=1) if grey else x
+        result = require_finite(self.backend.run(np.ascontiguousarray(rgb)), self.backend)
+        return result.mean(axis=1, keepdims=True) if grey else result
+
+
+def _check(pixels: Pixels) -> None:
+    kinds = ("uint8", "uint16", "float32")
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4) or pixels.dtype.name not in kinds:
+        raise ImageError(
+            f"an image is (H, W, 1..4) uint8, uint16 or float32, not {pixels.shape} {pixels.dtype}"
+        )
+    if 0 in pixels.shape:
+        raise ImageError("the image has no pixels")
+
+
+def _available_memory() -> int:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return 4 << 30
