@@ -1,0 +1,143 @@
+"""What a training run is told, read from TOML and checked: unknown keys are refused."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from paragonsr2.errors import ConfigError
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NetworkConfig(_Section):
+    """The network to train; see :class:`paragonsr2.network.generator.ParagonSR2`."""
+
+    variant: Literal["realtime", "stream", "photo", "pro"]
+    scale: Literal[2, 3, 4, 8]
+    upsampler_alpha: float = Field(0.0, ge=0.0, le=1.0)
+    expansion: Positive = 2
+    pretrain: Path | None = Field(None, description="checkpoint whose weights to start from")
+    checkpointing: bool = Field(False, description="trade time for memory")
+
+
+class DataConfig(_Section):
+    """Where pictures come from and how they are cut."""
+
+    train: list[Path] = Field(description="folders of high-resolution photographs, recursive")
+    val: Path = Field(description="folder of pictures to validate on; never trained on")
+    patch: Positive = Field(48, description="side of a crop in low-resolution pixels")
+    batch: Positive = Field(16, description="crops per step, over all processes")
+    licence: str = Field("", description="licence of the pictures, for the weights' metadata")
+
+
+class ScheduleConfig(_Section):
+    """Adam with linear warm-up, then cosine decay from ``lr`` to ``final_lr``."""
+
+    steps: Positive
+    lr: float = Field(1e-3, gt=0.0)
+    final_lr: float = Field(1e-6, ge=0.0)
+    warmup: int = Field(500, ge=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = Field(1.0, gt=0.0, description="largest norm of the gradient")
+    ema: float = Field(0.999, ge=0.0, lt=1.0, description="decay of the averaged weights")
+
+
+class LossConfig(_Section):
+    """Pixel loss, on RGB and, by ``luma`` of its weight, on luma alone."""
+
+    kind: Literal["l1", "charbonnier", "mse"] = "l1"
+    luma: float = Field(0.0, ge=0.0, le=1.0, description="share of the loss taken on luma")
+
+
+class RunConfig(_Section):
+    """Where the run lives and how often it reports."""
+
+    output: Path
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 on a GPU that has it, else fp32"
+    )
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = all")
+    log_every: Positive = 100
+    validate_every: Positive = 2000
+    checkpoint_minutes: float = Field(5.0, gt=0.0)
+
+
+class TrainConfig(_Section):
+    """A whole run."""
+
+    network: NetworkConfig
+    data: DataConfig
+    schedule: ScheduleConfig
+    loss: LossConfig = Field(default_factory=lambda: LossConfig.model_validate({}))
+    run: RunConfig
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a TOML file and apply ``section.key=value`` overrides, values in TOML syntax.
+
+    Raises:
+        ConfigError: unreadable file, unknown key (the nearest known one is named), bad value.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no TOML: {error}") from error
+    for override in overrides:
+        _apply(table, override)
+    try:
+        return TrainConfig.model_validate(table)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from error
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or "." not in key:
+        raise ConfigError(f"'{override}' is no override; write section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word or path is a string
+    *sections, name = key.split(".")
+    inner: Any = table
+    for section in sections:
+        inner = inner.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"'{override}': {section} is a value, not a section")
+    inner[name] = value
+
+
+def _explain(error: ValidationError) -> str:
+    messages: list[str] = []
+    for problem in error.errors():
+        place = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            messages.append(f"unknown key {place}{_nearest(problem['loc'])}")
+        else:
+            messages.append(f"{place}: {problem['msg']}")
+    return "; ".join(messages)
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    model: type[BaseModel] = TrainConfig
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type):
+            return ""
+        model = field.annotation
+    near = difflib.get_close_matches(str(location[-1]), model.model_fields, n=1, cutoff=0.0)
+    return f" (nearest known: {near[0]})" if near else ""

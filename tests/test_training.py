@@ -1,0 +1,244 @@
+"""The trainer: same seed, same losses; resumed is uninterrupted; mistakes are said."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import ROOT, photo_like
+from paragonsr2.errors import ConfigError, TrainingError
+from paragonsr2.training.config import LossConfig, ScheduleConfig, load_config
+from paragonsr2.training.data import CropSampler, list_images, load_pairs
+from paragonsr2.training.loop import STATE_FILE, Trainer, learning_rate
+from paragonsr2.training.losses import PixelLoss
+from paragonsr2.weights.store import load_checkpoint, read_state, save_checkpoint
+
+CONFIG = """
+[network]
+variant = "realtime"
+scale = 2
+[data]
+train = ["{folder}/train"]
+val = "{folder}/val"
+patch = 12
+batch = 4
+[schedule]
+steps = 12
+lr = 1e-3
+warmup = 3
+[run]
+output = "{folder}/run"
+device = "cpu"
+threads = 2
+log_every = 2
+validate_every = 6
+"""
+
+
+@pytest.fixture
+def config_path(tmp_path):
+    for name, count in (("train", 3), ("val", 1)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            image = Image.fromarray(photo_like(60 + 7 * i, 80, seed=i))
+            image.save(tmp_path / name / f"{i}.png")
+    path = tmp_path / "config.toml"
+    path.write_text(CONFIG.format(folder=tmp_path))
+    return path
+
+
+def train(path, *overrides, resume=False, stop_at=None):
+    """Run and return the logged lines; ``stop_at`` stops after that step, state saved."""
+    lines = []
+    trainer = Trainer(load_config(path, overrides), resume=resume, log=lines.append)
+    if stop_at is not None:
+        step_once = trainer._train_step
+
+        def stopping(lr, hr):
+            loss = step_once(lr, hr)
+            trainer.stopping = trainer.step + 1 == stop_at
+            return loss
+
+        trainer._train_step = stopping
+    trainer.run()
+    return [re.sub(r"  [\d.]+ steps/s.*", "", line) for line in lines if "loss" in line]
+
+
+def weights(folder):
+    return read_state(Path(folder) / "last.safetensors")[0]
+
+
+def test_same_seed_same_losses_and_another_differs(config_path, tmp_path):
+    first = train(config_path)
+    again = train(config_path, f"run.output={tmp_path}/again")
+    other = train(config_path, f"run.output={tmp_path}/other", "run.seed=1")
+    assert first == again
+    assert first != other
+    for key, value in weights(tmp_path / "run").items():
+        assert torch.equal(value, weights(tmp_path / "again")[key])
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 6, 11])
+def test_resumed_equals_uninterrupted(config_path, tmp_path, stop_at):
+    whole = train(config_path)
+    output = f"run.output={tmp_path}/parts"
+    before = train(config_path, output, stop_at=stop_at)
+    after = train(config_path, output, resume=True)
+    assert before + after == whole
+    for key, value in weights(tmp_path / "run").items():
+        assert torch.equal(value, weights(tmp_path / "parts")[key])
+    records = [(tmp_path / name / "validation.jsonl").read_text() for name in ("run", "parts")]
+    assert records[0] == records[1]
+
+
+def test_a_stopped_process_leaves_a_state_and_resumes(config_path, tmp_path):
+    command = [sys.executable, "-m", "paragonsr2", "train", str(config_path)]
+    command += ["schedule.steps=100000", "schedule.warmup=10"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("step"):
+            process.terminate()
+            break
+    rest = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 0, rest
+    assert "--resume" in rest
+    load_checkpoint(tmp_path / "run" / "last.safetensors", arch="realtime", scale=2)
+    state = torch.load(tmp_path / "run" / STATE_FILE, weights_only=True)
+    assert state["step"] >= 2
+
+
+def test_training_learns(config_path):
+    train(config_path, "schedule.steps=120", "run.validate_every=60")
+    lines = (config_path.parent / "run" / "validation.jsonl").read_text().splitlines()
+    first, last = json.loads(lines[0]), json.loads(lines[-1])
+    assert last["psnr_y"] > first["psnr_y"]
+    assert last["detail_rms"] > 1e-4
+
+
+def test_starting_over_a_run_and_resuming_nothing_are_refused(config_path, tmp_path):
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        train(config_path, resume=True)
+    train(config_path, "schedule.steps=2")
+    with pytest.raises(TrainingError, match="--resume"):
+        train(config_path, "schedule.steps=2")
+    with pytest.raises(TrainingError, match="another configuration"):
+        train(config_path, "schedule.steps=4", resume=True)
+    (tmp_path / "run" / STATE_FILE).write_bytes(b"damaged")
+    with pytest.raises(TrainingError, match="no readable"):
+        train(config_path, "schedule.steps=2", resume=True)
+
+
+def test_pretrained_weights_are_the_start(config_path, tmp_path):
+    train(config_path)
+    start = tmp_path / "run" / "last.safetensors"
+    trainer = Trainer(
+        load_config(config_path, [f"network.pretrain={start}", f"run.output={tmp_path}/more"]),
+        log=lambda _: None,
+    )
+    for key, value in trainer.network.state_dict().items():
+        assert torch.equal(value.cpu(), weights(tmp_path / "run")[key])
+    deployed = tmp_path / "deployed.safetensors"
+    save_checkpoint(deployed, load_checkpoint(start).network.collapse(), "realtime")
+    with pytest.raises(TrainingError, match="deployed form"):
+        Trainer(
+            load_config(config_path, [f"network.pretrain={deployed}", f"run.output={tmp_path}/no"])
+        )
+
+
+def test_a_diverging_run_stops(config_path):
+    with pytest.raises(TrainingError, match=r"lr|died"):
+        train(config_path, "schedule.lr=1e30", "schedule.clip=1e30", "schedule.steps=40")
+
+
+def test_bad_data_is_said(config_path, tmp_path):
+    (tmp_path / "train" / "broken.png").write_bytes(b"no image")
+    with pytest.raises(TrainingError, match=r"broken\.png"):
+        train(config_path)
+    (tmp_path / "train" / "broken.png").unlink()
+    with pytest.raises(TrainingError, match="smaller than a crop"):
+        train(config_path, "data.patch=64")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TrainingError, match="no images"):
+        train(config_path, f"data.val={tmp_path}/empty")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("schedule.stepps=3", "nearest known: steps"),
+        ("scedule.steps=3", "nearest known: schedule"),
+        ("schedule.steps=0", "greater than or equal to 1"),
+        ("network.variant=huge", "realtime"),
+        ("nonsense", "section.key=value"),
+    ],
+)
+def test_configuration_mistakes(config_path, override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(config_path, [override])
+
+
+def test_unreadable_configuration(tmp_path):
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_config(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("= 3")
+    with pytest.raises(ConfigError, match="no TOML"):
+        load_config(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda p: p.stem)
+def test_shipped_configurations_load(path):
+    load_config(path)
+
+
+def test_crops_are_pairs_and_depend_on_seed_and_step_only(config_path, tmp_path):
+    pairs = load_pairs(list_images([tmp_path / "train"]), 2)
+    sampler = CropSampler(pairs, 2, 12, seed=5)
+    lr, hr = sampler.batch(17, range(8))
+    assert lr.shape == (8, 12, 12, 3)
+    assert hr.shape == (8, 24, 24, 3)
+    # A shrink of the crop is the crop of the shrink, but for its border.
+    small = hr.reshape(8, 12, 2, 12, 2, 3).mean(axis=(2, 4))
+    assert np.abs(small - lr)[:, 3:-3, 3:-3].mean() < 6
+    parts = [sampler.batch(17, range(3)), sampler.batch(17, range(3, 8))]
+    for whole, pieces in zip((lr, hr), zip(*parts, strict=True), strict=True):
+        np.testing.assert_array_equal(whole, np.concatenate(pieces))
+    assert not np.array_equal(lr, sampler.batch(18, range(8))[0])
+    assert not np.array_equal(lr, CropSampler(pairs, 2, 12, seed=6).batch(17, range(8))[0])
+
+
+def test_schedule_warms_up_and_decays():
+    schedule = ScheduleConfig(steps=100, lr=1.0, final_lr=0.1, warmup=10)
+    rates = [learning_rate(schedule, step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(0.1)
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+
+
+@pytest.mark.parametrize("kind", ["l1", "charbonnier", "mse"])
+@pytest.mark.parametrize("luma", [0.0, 0.8])
+def test_losses_fall_with_the_error(kind, luma):
+    loss = PixelLoss(LossConfig(kind=kind, luma=luma))
+    hr = torch.rand(1, 3, 8, 8)
+    values = [float(loss(hr + shift, hr)) for shift in (0.0, 0.1, 0.3)]
+    assert values[0] < values[1] < values[2]
+    grey = float(loss(hr + 0.1, hr))
+    assert grey == pytest.approx(float(PixelLoss(LossConfig(kind=kind))(hr + 0.1, hr)), rel=1e-4)
+
+
+def test_training_imports_nothing_that_reads_images_natively():
+    code = (
+        "import sys, paragonsr2.training.loop\n"
+        "assert not {'pyvips', 'av', 'kornia', 'torchvision'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
