@@ -1,0 +1,32 @@
+"""``paragonsr2 train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from paragonsr2.errors import MissingExtraError
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="A TOML file, such as those in configs/.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Overrides.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last state.")] = False,
+) -> None:
+    """Train a network for fidelity."""
+    try:
+        from paragonsr2.training.config import load_config
+        from paragonsr2.training.loop import Trainer
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("training", "train") from error
+
+    settings = load_config(config, overrides or [])
+    Trainer(settings, resume=resume, log=_log).run()
+
+
+def _log(line: str) -> None:
+    typer.echo(line, err=True)
