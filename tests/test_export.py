@@ -66,19 +66,19 @@ def test_the_file_is_one_dynamic_self_contained_graph(make_stirred, tmp_path):
 
 
 @pytest.mark.parametrize(("variant", "scale"), [("realtime", 2), ("photo", 4), ("pro", 2)])
-@pytest.mark.parametrize("side", [16, 64, 256, 512])
-def test_output_size_is_inferable(make_small, tmp_path, variant, scale, side):
+def test_output_size_is_inferable(make_small, tmp_path, variant, scale):
     path = tmp_path / "x.onnx"
     export_onnx(make_small(variant, scale), variant, path)
-    model = onnx.load(path)
-    del model.graph.output[0].type.tensor_type.shape.dim[:]
-    dims = model.graph.input[0].type.tensor_type.shape.dim
-    for dim, value in zip(dims, (1, 3, side, side), strict=True):
-        dim.Clear()
-        dim.dim_value = value
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    shape = [d.dim_value for d in inferred.graph.output[0].type.tensor_type.shape.dim]
-    assert shape == [1, 3, side * scale, side * scale]
+    for side in (16, 64, 256, 512):
+        model = onnx.load(path)
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+        dims = model.graph.input[0].type.tensor_type.shape.dim
+        for dim, value in zip(dims, (1, 3, side, side), strict=True):
+            dim.Clear()
+            dim.dim_value = value
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        shape = [d.dim_value for d in inferred.graph.output[0].type.tensor_type.shape.dim]
+        assert shape == [1, 3, side * scale, side * scale]
 
 
 def test_a_wrong_model_does_not_pass(make_stirred, tmp_path):
