@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from conftest import stirred
 from paragonsr2.errors import WeightsError
-from paragonsr2.network.generator import build
+from paragonsr2.network.generator import ALPHA_KEY, build
 from paragonsr2.variants import VARIANTS
 from paragonsr2.weights.store import WRAPPERS, load_checkpoint, save_checkpoint
 
@@ -143,3 +143,56 @@ def test_a_foreign_network_is_refused(tmp_path):
     torch.save({"params": {"a": 1}}, tmp_path / "y.pth")
     with pytest.raises(WeightsError):
         load_checkpoint(tmp_path / "y.pth")
+
+
+def test_alpha_travels_in_the_state(tmp_path):
+    network = stirred(build("realtime", 2, upsampler_alpha=0.3))
+    for form in (network, network.collapse()):
+        torch.save({"params_ema": form.state_dict()}, tmp_path / "x.pth")
+        loaded = load_checkpoint(tmp_path / "x.pth", upsampler_alpha=0.3)
+        assert loaded.description.upsampler_alpha == 0.3
+        same(form, loaded.network)
+    with pytest.raises(WeightsError, match=r"alpha 0\.3, not 0\.6; leave"):
+        load_checkpoint(tmp_path / "x.pth", upsampler_alpha=0.6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_alpha_survives_a_cast_of_the_file(tmp_path, dtype):
+    network = build("realtime", 2, upsampler_alpha=0.35)
+    torch.save({k: v.to(dtype) for k, v in network.state_dict().items()}, tmp_path / "x.pth")
+    loaded = load_checkpoint(tmp_path / "x.pth")
+    assert loaded.description.upsampler_alpha == 0.35
+    assert float(network.half().state_dict()[ALPHA_KEY]) == pytest.approx(0.35, abs=1e-7)
+
+
+def test_a_state_from_before_alpha_was_in_it_loads(tmp_path):
+    network = stirred(build("realtime", 2, upsampler_alpha=0.3))
+    state = network.state_dict()
+    del state[ALPHA_KEY]
+    save_file(state, tmp_path / "x.safetensors", {"upsampler_alpha": "0.3"})
+    same(network, load_checkpoint(tmp_path / "x.safetensors").network)
+    again = build("realtime", 2, upsampler_alpha=0.3)
+    again.load_state_dict(state)
+    same(network, again)
+    del state["fuse.weight"]
+    with pytest.raises(RuntimeError, match=r"fuse\.weight"):
+        again.load_state_dict(state)
+
+
+def test_a_contradicting_alpha_is_refused(tmp_path):
+    state = build("realtime", 2, upsampler_alpha=0.3).state_dict()
+    with pytest.raises(RuntimeError, match=r"state is of upsampler_alpha 0\.3"):
+        build("realtime", 2).load_state_dict(state)
+    save_file(state, tmp_path / "x.safetensors", {"upsampler_alpha": "0.5"})
+    with pytest.raises(WeightsError, match=r"alpha 0\.3, not 0\.5"):
+        load_checkpoint(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    "stored", [torch.tensor(float("nan")), torch.tensor(2.0), torch.tensor(1), torch.zeros(1)]
+)
+def test_an_alpha_that_is_none_is_refused(tmp_path, stored):
+    state = build("realtime", 2).state_dict()
+    save_file({**state, ALPHA_KEY: stored}, tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match="one float from 0 to 1"):
+        load_checkpoint(tmp_path / "x.safetensors")

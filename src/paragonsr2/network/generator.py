@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
@@ -27,6 +27,38 @@ from paragonsr2.variants import SCALES, VARIANTS, Variant, variant_name
 
 # Context of the Gate blocks widens within each group: a few hundred pixels are seen in all.
 GATE_DILATIONS = (1, 2, 4)
+
+#: Scalar in every saved state: the base path, which no shape tells.
+ALPHA_KEY = "upsampler_alpha"
+# Decimals that survive each dtype: tools that halve a file halve this scalar with it.
+_ALPHA_DECIMALS = {torch.float64: 6, torch.float32: 6, torch.float16: 3, torch.bfloat16: 2}
+
+
+class StoredAlpha(NamedTuple):
+    """The ``upsampler_alpha`` that a state carries.
+
+    Attributes:
+        value: as it was given, to the decimals that its dtype holds.
+        tolerance: two alphas nearer than this are the same.
+    """
+
+    value: float
+    tolerance: float
+
+
+def read_alpha(stored: Tensor) -> StoredAlpha:
+    """Decode the scalar :data:`ALPHA_KEY` of a state.
+
+    Raises:
+        OptionError: it is no float in 0..1.
+    """
+    decimals = _ALPHA_DECIMALS.get(stored.dtype)
+    if decimals is None or stored.ndim or not 0.0 <= float(stored) <= 1.0:
+        raise OptionError(
+            f"{ALPHA_KEY} is stored as {stored.dtype} {tuple(stored.shape)}; "
+            "it must be one float from 0 to 1"
+        )
+    return StoredAlpha(round(float(stored), decimals), 10.0**-decimals)
 
 
 class Paths(NamedTuple):
@@ -142,8 +174,9 @@ class ParagonSR2(nn.Module):
         #: Tiles are read with this margin, and from multiples of :attr:`tile_multiple`.
         self.tile_halo = variant.halo or max(reach, self.base.reach)
         self.tile_multiple = window or 1
-        # Features kept for fusion, those in flight in a block, the output; attention scores.
-        wide = c * (variant.groups + 6) + 9 * scale**2
+        # Features kept for fusion, what ONNX Runtime holds besides (as measured), the output;
+        # attention scores.
+        wide = c * (variant.groups + 16) + 9 * scale**2
         #: Working memory of a deployed pass, in floats per input pixel, roughly.
         self.floats_per_pixel = wide + 2 * (c // 16) * window**2
 
@@ -206,6 +239,40 @@ class ParagonSR2(nn.Module):
     def is_collapsed(self) -> bool:
         """Whether this is the deployed form."""
         return self.detail_gain is None
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        # Not a buffer: a cast to half would round it, and exported graphs would hold it unused.
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + ALPHA_KEY] = torch.tensor(self.upsampler_alpha, dtype=torch.float32)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Mapping[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        # States saved before there was this key lack it, and load all the same.
+        weights = dict(state_dict)
+        stored = weights.pop(prefix + ALPHA_KEY, None)
+        if stored is not None:
+            try:
+                alpha = read_alpha(stored)
+                if abs(alpha.value - self.upsampler_alpha) > alpha.tolerance:
+                    raise OptionError(
+                        f"the state is of upsampler_alpha {alpha.value}, the network of "
+                        f"{self.upsampler_alpha}; build the network with the state's"
+                    )
+            except OptionError as error:
+                error_msgs.append(str(error))
+        super()._load_from_state_dict(
+            weights, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
 
 NETWORK_OPTIONS = tuple(

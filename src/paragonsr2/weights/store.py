@@ -8,7 +8,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from paragonsr2.errors import OptionError, WeightsError
 from paragonsr2.files import write_atomic
-from paragonsr2.network.generator import ParagonSR2, build
+from paragonsr2.network.generator import ALPHA_KEY, ParagonSR2, build, read_alpha
 from paragonsr2.variants import ARCH_PREFIX, SCALES, VARIANTS, variant_name
 
 FORMAT = "paragonsr2/1"
@@ -32,6 +32,9 @@ WRAPPERS = (
     "model",
     "net",
 )
+
+#: Tensors that every state of the family has, in trained and deployed form.
+SIGNATURE = ("conv_in.weight", "fuse.weight", "upsampler.last.weight")
 
 State = dict[str, Tensor]
 
@@ -85,8 +88,48 @@ class Checkpoint:
 
 def describe(network: ParagonSR2, variant: str) -> Description:
     """The description under which ``network`` can be built again."""
-    state = network.state_dict()
-    return _infer(state, variant_name(variant), network.scale, network.upsampler_alpha)
+    return describe_state(
+        network.state_dict(),
+        variant=variant,
+        scale=network.scale,
+        upsampler_alpha=network.upsampler_alpha,
+    )
+
+
+def describe_state(
+    state: Mapping[str, object],
+    *,
+    variant: str | None = None,
+    scale: int | None = None,
+    upsampler_alpha: float | None = None,
+) -> Description:
+    """What the tensors of a state tell, checked against what else is known of it.
+
+    Args:
+        state: tensors by name, without wrappers and prefixes.
+        variant: short or full name; None finds it by the width.
+        scale: what the state is said to enlarge by.
+        upsampler_alpha: what the state is said to be of; exact where the state's own is rounded.
+            0 where nothing tells it.
+
+    Raises:
+        WeightsError: no state of a ParagonSR2 network, or one that contradicts what is said.
+    """
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    lacking = [key for key in SIGNATURE if key not in tensors]
+    if lacking:
+        raise WeightsError(f"no ParagonSR2 network: there is no tensor {lacking[0]}")
+    try:
+        return Description(
+            variant=_width_variant(tensors) if variant is None else variant_name(variant),
+            scale=_infer_scale(tensors, scale),
+            upsampler_alpha=_infer_alpha(tensors, upsampler_alpha),
+            window_size=_infer_window(tensors),
+            expansion=_infer_expansion(tensors),
+            collapsed="detail_gain" not in tensors,
+        )
+    except (OptionError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise WeightsError(f"no ParagonSR2 network: {error}") from error
 
 
 def save_checkpoint(
@@ -140,34 +183,27 @@ def load_checkpoint(
     state, metadata = read_state(path)
     try:
         wanted = None if arch is None else variant_name(arch)
-        claimed = metadata.get("variant")
-        about = _infer(
+        told = float(metadata["upsampler_alpha"]) if "upsampler_alpha" in metadata else None
+        about = describe_state(
             state,
-            variant_name(claimed) if claimed else _variant_of(state),
-            int(metadata["scale"]) if "scale" in metadata else None,
-            float(metadata["upsampler_alpha"]) if "upsampler_alpha" in metadata else None,
+            variant=metadata.get("variant"),
+            scale=int(metadata["scale"]) if "scale" in metadata else None,
+            upsampler_alpha=upsampler_alpha if told is None else told,
         )
-    except (OptionError, KeyError, ValueError, IndexError) as error:
+    except WeightsError as error:
+        raise WeightsError(f"{path.name} holds {error}") from error
+    except (OptionError, ValueError) as error:
         raise WeightsError(f"{path.name} holds no ParagonSR2 network: {error}") from error
+    if told is not None and upsampler_alpha is not None and told != upsampler_alpha:
+        raise WeightsError(
+            f"{path.name} was trained with upsampler_alpha {told}, not {upsampler_alpha}; "
+            "leave the option away"
+        )
     if wanted is not None and wanted != about.variant:
         raise WeightsError(f"{path.name} is of variant '{about.variant}', not '{wanted}'")
     if scale is not None and scale != about.scale:
         raise WeightsError(f"{path.name} enlarges x{about.scale}, not x{scale}")
-    if upsampler_alpha is not None:
-        if "upsampler_alpha" in metadata and about.upsampler_alpha != upsampler_alpha:
-            raise WeightsError(
-                f"{path.name} was trained with upsampler_alpha {about.upsampler_alpha}, "
-                f"not {upsampler_alpha}; leave the option away"
-            )
-        about = replace(about, upsampler_alpha=upsampler_alpha)
-    try:
-        network = about.build()
-    except OptionError as error:
-        raise WeightsError(
-            f"{path.name} is not of variant '{about.variant}', as its metadata says: {error}. "
-            f"Look: paragonsr2 inspect {path}"
-        ) from error
-    _load_strictly(network, state, path, about.variant)
+    network = load_network(state, about, path)
     try:
         training = json.loads(metadata.get("training", "{}"))
     except json.JSONDecodeError as error:
@@ -220,7 +256,7 @@ def _unwrap(loaded: object, path: Path) -> State:
     return state
 
 
-def _variant_of(state: State) -> str:
+def _width_variant(state: State) -> str:
     width = state["conv_in.weight"].shape[0]
     for name, row in VARIANTS.items():
         if row.channels == width:
@@ -228,29 +264,61 @@ def _variant_of(state: State) -> str:
     raise OptionError(f"no variant is {width} channels wide")
 
 
-def _infer(state: State, variant: str, scale: int | None, alpha: float | None) -> Description:
-    """What the shapes tell, checked against what the metadata claims."""
+def _infer_scale(state: State, told: int | None) -> int:
     last_scale = math.isqrt(state["upsampler.last.weight"].shape[0] // 3)
     stages = len({k for k in state if re.fullmatch(r"upsampler\.stages\.\d+\.weight", k)})
     found = last_scale * 2**stages
-    if found not in SCALES or (scale is not None and scale != found):
-        raise OptionError(f"its upsampler is for x{found}" + (f", not x{scale}" if scale else ""))
-    window = 0
-    for key, value in state.items():
-        if key.endswith("bias_table"):
-            window = (math.isqrt(value.shape[0]) + 1) // 2
-    expansion = 1
-    for key, value in state.items():
-        if key.endswith(".expand") and value.ndim == 2:
-            expansion = value.shape[0] // value.shape[1]
-    collapsed = "detail_gain" not in state
-    return Description(variant, found, alpha or 0.0, window, expansion, collapsed)
+    if found not in SCALES or (told is not None and told != found):
+        raise OptionError(f"its upsampler is for x{found}" + (f", not x{told}" if told else ""))
+    return found
 
 
-def _load_strictly(network: ParagonSR2, state: State, path: Path, variant: str) -> None:
-    expected = network.state_dict()
+def _infer_alpha(state: State, told: float | None) -> float:
+    if ALPHA_KEY not in state:
+        return told or 0.0
+    carried = read_alpha(state[ALPHA_KEY])
+    if told is None:
+        return carried.value
+    if abs(told - carried.value) > carried.tolerance:
+        raise WeightsError(
+            f"tensors of upsampler_alpha {carried.value}, not {told}; "
+            "leave the option away, or get the file again if its own header says so"
+        )
+    return told
+
+
+def _infer_window(state: State) -> int:
+    tables = [value for key, value in state.items() if key.endswith("bias_table")]
+    return (math.isqrt(tables[0].shape[0]) + 1) // 2 if tables else 0
+
+
+def _infer_expansion(state: State) -> int:
+    wide = [v for key, v in state.items() if key.endswith(".expand") and v.ndim == 2]
+    return wide[0].shape[0] // wide[0].shape[1] if wide else 1
+
+
+def load_network(state: State, about: Description, path: Path) -> ParagonSR2:
+    """Build a network and load its state strictly.
+
+    Args:
+        state: tensors by name; of the network's, only ``upsampler_alpha`` may lack.
+        about: what to build.
+        path: where the state comes from, for messages.
+
+    Returns:
+        The network, float32, on the CPU.
+
+    Raises:
+        WeightsError: a tensor is missing, left over, of another shape or not finite.
+    """
+    variant = about.variant
     hint = f"Trained as another variant? Look: paragonsr2 inspect {path}"
-    missing = [key for key in expected if key not in state]
+    try:
+        network = about.build()
+    except OptionError as error:
+        raise WeightsError(f"{path.name} is not of variant '{variant}': {error}. {hint}") from error
+    expected = network.state_dict()
+    missing = [key for key in expected if key not in state and key != ALPHA_KEY]
     if missing:
         raise WeightsError(
             f"{path.name} lacks {len(missing)} tensors that '{variant}' needs "
@@ -271,3 +339,4 @@ def _load_strictly(network: ParagonSR2, state: State, path: Path, variant: str) 
         if not torch.isfinite(value).all():
             raise WeightsError(f"{path.name}: {key} holds NaN or Inf; the file is damaged")
     network.load_state_dict(state)
+    return network
