@@ -61,14 +61,14 @@ def train(path, *overrides, resume=False, stop_at=None):
     lines = []
     trainer = Trainer(load_config(path, overrides), resume=resume, log=lines.append)
     if stop_at is not None:
-        step_once = trainer._train_step
+        step_once = trainer.train_step
 
         def stopping(lr, hr):
             loss = step_once(lr, hr)
             trainer.stopping = trainer.step + 1 == stop_at
             return loss
 
-        trainer._train_step = stopping
+        trainer.train_step = stopping
     trainer.run()
     return [re.sub(r"  [\d.]+ steps/s.*", "", line) for line in lines if "loss" in line]
 
@@ -155,9 +155,19 @@ def test_pretrained_weights_are_the_start(config_path, tmp_path):
         )
 
 
-def test_a_diverging_run_stops(config_path):
-    with pytest.raises(TrainingError, match=r"lr|died"):
-        train(config_path, "schedule.lr=1e30", "schedule.clip=1e30", "schedule.steps=40")
+def test_a_loss_that_is_no_number_stops_the_run(config_path, tmp_path, monkeypatch):
+    train(config_path, stop_at=4)
+    state = (tmp_path / "run" / STATE_FILE).read_bytes()
+    monkeypatch.setattr(PixelLoss, "forward", lambda self, sr, hr: sr.mean() * float("nan"))
+    with pytest.raises(TrainingError, match=r"lower schedule\.lr"):
+        train(config_path, resume=True)
+    assert (tmp_path / "run" / STATE_FILE).read_bytes() == state
+
+
+def test_a_dead_detail_path_stops_the_run(config_path, monkeypatch):
+    monkeypatch.setattr(PixelLoss, "forward", lambda self, sr, hr: sr.mean() * 0.0)
+    with pytest.raises(TrainingError, match="detail has died"):
+        train(config_path)
 
 
 def test_bad_data_is_said(config_path, tmp_path):

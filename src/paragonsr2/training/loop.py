@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import itertools
 import json
 import math
 import pickle
@@ -163,22 +165,14 @@ class Trainer:
         config = self.config
         sampler, val = self.prepare_data()
         main = self.accelerator.is_main_process
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        if config.data.batch % world:
-            raise TrainingError(f"data.batch {config.data.batch} does not divide by {world}")
-        share = config.data.batch // world
-        rows = range(rank * share, (rank + 1) * share)
-
         self.output.mkdir(parents=True, exist_ok=True)
         writer = SummaryWriter(str(self.output / "tensorboard"), purge_step=self.step)
         started = saved = reported = time.monotonic()
         first = reported_step = self.step
-        with _graceful(self._stop), ThreadPoolExecutor(1) as loader:
-            upcoming = loader.submit(sampler.batch, self.step, rows)
+        batches = self.batches(sampler)
+        with _graceful(self._stop), contextlib.closing(batches):
             while self.step < config.schedule.steps and not self.stopping:
-                lr, hr = (self._to_device(pixels) for pixels in upcoming.result())
-                upcoming = loader.submit(sampler.batch, self.step + 1, rows)
-                self.loss_sum += self._train_step(lr, hr)
+                self.loss_sum += self.train_step(*next(batches))
                 self.step += 1
                 if self.step % config.run.log_every == 0 and main:
                     mean = float(self.loss_sum) / config.run.log_every
@@ -207,7 +201,37 @@ class Trainer:
             self.save_state()
             self._save_weights("last.safetensors")
 
-    def _train_step(self, lr: Tensor, hr: Tensor) -> Tensor:
+    def batches(self, sampler: CropSampler) -> Generator[tuple[Tensor, Tensor]]:
+        """Batches from the current step on, this process's share, the next one in preparation.
+
+        Yields:
+            LR ``(B, 3, patch, patch)`` and HR ``(B, 3, patch * scale, patch * scale)`` in 0..1.
+
+        Raises:
+            TrainingError: the batch does not divide by the number of processes.
+        """
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        if self.config.data.batch % world:
+            raise TrainingError(f"data.batch {self.config.data.batch} does not divide by {world}")
+        share = self.config.data.batch // world
+        rows = range(rank * share, (rank + 1) * share)
+        with ThreadPoolExecutor(1) as loader:
+            upcoming = loader.submit(sampler.batch, self.step, rows)
+            for following in itertools.count(self.step + 1):
+                lr, hr = upcoming.result()
+                upcoming = loader.submit(sampler.batch, following, rows)
+                yield self._to_device(lr), self._to_device(hr)
+
+    def train_step(self, lr: Tensor, hr: Tensor) -> Tensor:
+        """One update of the weights and their average; the step counter is the caller's.
+
+        Args:
+            lr: ``(B, 3, h, w)`` in 0..1.
+            hr: ``(B, 3, h * scale, w * scale)`` in 0..1.
+
+        Returns:
+            The loss, a scalar on the device.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.schedule, self.step)
         with self.accelerator.autocast():
