@@ -26,6 +26,9 @@ except (ImportError, OSError) as error:
 #: Input pixels above which a file is refused unless told otherwise: a few bytes can claim more.
 MAX_PIXELS = 250_000_000
 
+#: Pixels of a JPEG above which memory is worth more than the last 5 % of its size.
+HUGE_JPEG = 50_000_000
+
 #: File suffixes that are read.
 READABLE = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif"})
 
@@ -157,9 +160,11 @@ def write_picture(path: Path, picture: Picture, *, quality: int = 95) -> None:
         image = image.flatten(background=full_scale(picture.pixels))
     if kind in ("jpg", "webp") and image.format == "ushort":
         image = image.colourspace("srgb" if image.bands > 2 else "b-w")
+    # Optimised Huffman tables need all coefficients in memory: 2 bytes for each sample.
+    huge = image.width * image.height > HUGE_JPEG
     options: dict[str, dict[str, Any]] = {
         "png": {"compression": 6},
-        "jpg": {"Q": quality, "subsample_mode": "off", "optimize_coding": True},
+        "jpg": {"Q": quality, "subsample_mode": "off", "optimize_coding": not huge},
         "webp": {"Q": quality, "smart_subsample": True},
         "tiff": {"compression": "deflate", "predictor": "horizontal"},
         "avif": {"Q": quality, "compression": "av1", "effort": 4, "subsample_mode": "off"},

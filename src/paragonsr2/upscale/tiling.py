@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from paragonsr2.errors import TileError
 
 MIN_TILE = 16
-MAX_AUTO_TILE = 1024
+# Larger tiles gain no speed, and cost memory.
+MAX_AUTO_TILE = 768
 
 
 @dataclass(frozen=True)
