@@ -18,6 +18,8 @@ $(BIN)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) torch
 	$(PIP) -e '.[dev]'
+# spandrel asks for torchvision, which has no wheel that loads beside the CPU build of torch.
+	$(PIP) --no-deps spandrel einops
 	touch $@
 
 test: lint types unit

@@ -1,0 +1,122 @@
+"""Fill the tables of README.md from result files; ``--check`` only says whether they are current.
+
+Each table stands between ``<!-- name -->`` and ``<!-- /name -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from paragonsr2.variants import SCALES, VARIANTS
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+RESULTS = ROOT / "results"
+SETS = ("Set5", "Set14", "Urban100-20")
+
+
+def load(path: str) -> dict:
+    """A result file."""
+    return json.loads((RESULTS / path).read_text(encoding="utf-8"))
+
+
+def machine(result: dict) -> str:
+    """One line about where a result was measured."""
+    about = result["machine"]
+    return f"{about['processor']}, {about['cores']} cores, {about['memory_gib']} GiB"
+
+
+def rows(*lines: list[str]) -> str:
+    """A Markdown table; the first line is its head."""
+    head, *body = lines
+    rule = ["---"] * len(head)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *body))
+
+
+def variants() -> str:
+    """Cost of each variant, and the quality of those that are bundled."""
+    cost = load("cost.json")["variants"]
+    lines = [["variant", "for", "blocks", "channels", "parameters", "K MAC per LR pixel, x2",
+              *(f"{name} x2, dB" for name in SETS)]]  # fmt: skip
+    for name, row in VARIANTS.items():
+        result = RESULTS / "quality" / f"paragonsr2_{name}_x2_fidelity.json"
+        sets = load(f"quality/{result.name}")["sets"] if result.exists() else {}
+        lines.append([
+            f"`{name}`", row.purpose, f"{row.groups} × {row.blocks} {row.block}",
+            str(row.channels), f"{cost[name]['2']['parameters']:,}",
+            f"{cost[name]['2']['kmacs_per_pixel']:,.1f}",
+            *(f"{sets[key]['psnr_y']:.2f}" if sets else "not trained yet" for key in SETS),
+        ])  # fmt: skip
+    for model, label in (("bicubic", "bicubic"), ("magic", "`magic:1.0`")):
+        sets = load(f"quality/{model}_x2.json")["sets"]
+        quality = (f"{sets[key]['psnr_y']:.2f}" for key in SETS)
+        lines.append([label, "classical resize, for comparison", "", "", "", "", *quality])
+    return rows(*lines)
+
+
+def speed() -> str:
+    """Realtime beside a Compact-class network."""
+    result = load("speed/realtime_x2_vs_compact.json")
+    seconds = result["seconds"]
+    height, width = result["input"]
+    return (
+        f"One {width}x{height} picture to {2 * width}x{2 * height} in ONNX Runtime on "
+        f"{result['threads']} CPU threads: Realtime "
+        f"{seconds['realtime_x2']['median'] * 1e3:.0f} ms, a network of the Compact class "
+        f"(64 channels, 16 convolutions) {seconds['compact_class_x2']['median'] * 1e3:.0f} ms "
+        f"in the same run, {result['ratio']:.1f} times as long ({machine(result)})."
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {"variants": variants, "speed": speed}
+
+
+def filled(text: str) -> str:
+    """``text`` with every table made anew."""
+    for name, make in TABLES.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        text, count = re.subn(
+            pattern, lambda m, make=make: f"{m[1]}{make()}\n{m[2]}", text, flags=re.DOTALL
+        )
+        if count != 1:
+            sys.exit(f"README.md has {count} places for the table '{name}'")
+    return text
+
+
+def measure_costs() -> None:
+    """Write ``results/cost.json`` for all variants and scales."""
+    from dataclasses import asdict
+
+    from paragonsr2.measure.cost import network_cost
+    from paragonsr2.measure.machine import write_result
+    from paragonsr2.network.generator import build
+
+    table = {
+        name: {str(scale): asdict(network_cost(build(name, scale))) for scale in SCALES}
+        for name in VARIANTS
+    }
+    write_result(RESULTS / "cost.json", {"variants": table})
+
+
+def main() -> None:
+    """Fill, check or measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="exit 1 if README.md is not current")
+    parser.add_argument("--costs", action="store_true", help="count the networks' costs first")
+    options = parser.parse_args()
+    if options.costs:
+        measure_costs()
+    before = README.read_text(encoding="utf-8")
+    after = filled(before)
+    if options.check:
+        sys.exit(0 if before == after else "README.md is not current: python tools/readme.py")
+    README.write_text(after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Bundle a trained checkpoint: export, measure, and enter it into the catalogue.
+
+    python tools/release.py runs/realtime_x2_fidelity/best.safetensors --kind fidelity \
+        --data ../shared/data
+
+Writes the weights and the catalogue under ``src/paragonsr2/weights/files`` and the measured
+quality under ``results/quality``. The catalogue repeats the quality, because an installed
+package has no ``results``; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from paragonsr2.export.onnx import export_onnx
+from paragonsr2.files import write_atomic
+from paragonsr2.measure.cost import network_cost
+from paragonsr2.weights.catalogue import CATALOGUE, FOLDER
+from paragonsr2.weights.store import load_checkpoint, save_checkpoint
+
+ROOT = Path(__file__).parent.parent
+QUALITY = ROOT / "results" / "quality"
+SETS = ("benchmark/Set5", "benchmark/Set14", "benchmark/Urban100-20", "val")
+
+
+def measure(model: Path, data: Path, result: Path) -> dict[str, dict[str, float]]:
+    """Run ``paragonsr2 evaluate`` on the bundled ONNX file, as a user would."""
+    command = [sys.executable, "-m", "paragonsr2", "evaluate", "--model", str(model)]
+    command += ["--result", str(result), "--json", *(str(data / name) for name in SETS)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)["sets"]
+
+
+def main() -> None:
+    """Bundle one checkpoint."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--kind", default="fidelity", choices=["fidelity", "perceptual"])
+    parser.add_argument("--licence", default="MIT")
+    parser.add_argument("--recipe", required=True, help="name of the file in configs/")
+    parser.add_argument("--data", type=Path, required=True)
+    options = parser.parse_args()
+
+    checkpoint = load_checkpoint(options.checkpoint)
+    about = checkpoint.description
+    training = {**checkpoint.training, "recipe": options.recipe}
+    name = f"paragonsr2_{about.variant}_x{about.scale}_{options.kind}"
+    onnx_path, tensors_path = FOLDER / f"{name}.onnx", FOLDER / f"{name}.safetensors"
+    export_onnx(checkpoint.network, about.variant, onnx_path, training=training)
+    save_checkpoint(tensors_path, checkpoint.network, about.variant, training)
+    cost = network_cost(checkpoint.network)
+    entry = {
+        "variant": about.variant,
+        "scale": about.scale,
+        "kind": options.kind,
+        "licence": options.licence,
+        "parameters": cost.parameters,
+        "kmacs_per_pixel": round(cost.kmacs_per_pixel, 2),
+        "files": {
+            kind: {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for kind, path in (("onnx", onnx_path), ("safetensors", tensors_path))
+        },
+        "training": training,
+        "quality": measure(onnx_path, options.data, QUALITY / f"{name}.json"),
+    }
+    table = json.loads(CATALOGUE.read_text(encoding="utf-8"))
+    key = (about.variant, about.scale, options.kind)
+    others = [row for row in table["models"] if (row["variant"], row["scale"], row["kind"]) != key]
+    table["models"] = sorted([*others, entry], key=lambda row: (row["parameters"], row["scale"]))
+    write_atomic(CATALOGUE, (json.dumps(table, indent=1) + "\n").encode())
+    for set_name, row in entry["quality"].items():
+        print(f"{set_name:<16} {row['psnr_y']:.3f} dB  SSIM {row['ssim_y']:.4f}")
+
+
+if __name__ == "__main__":
+    main()
