@@ -1,0 +1,273 @@
+"""Descriptions of a bundled model for the places where people look for models.
+
+Every fact comes from the catalogue or from the table of variants. What neither says is a hole
+for whoever publishes the model to fill, never a guess.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from paragonsr2.variants import VARIANTS, Variant
+from paragonsr2.weights.catalogue import FOLDER, Entry
+
+#: Stands where the catalogue is silent.
+HOLE = "not recorded"
+
+# Licences that Hugging Face knows by their lower-case SPDX name; others need a name of their own.
+_KNOWN_LICENCES = ("apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0",
+                   "cc0-1.0", "gpl-3.0", "lgpl-3.0", "mit", "unlicense")  # fmt: skip
+_METRICS = {"psnr_y": ("psnr", "PSNR-Y, dB", ".2f"), "ssim_y": ("ssim", "SSIM-Y", ".4f")}
+_PLATFORMS = {"onnx": "onnx", "safetensors": "pytorch"}
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What it means for a model to be trained for something."""
+
+    use: str
+    limit: str
+    tags: tuple[str, ...]
+    #: How the pictures it is measured on were made small.
+    measured_on: str
+
+
+_BICUBIC = "On pictures shrunk by MATLAB's antialiased bicubic and rounded to 8 bit"
+_UNKNOWN_INPUT = f"How the pictures were made small is {HOLE} here"
+
+
+_KINDS = {
+    "fidelity": _Kind(
+        use="Faithful enlargement of clean pictures: the result stays as near as it can to what "
+        "a larger photograph of the same would hold.",
+        limit="It removes neither noise nor blur nor compression; such faults are enlarged too.",
+        tags=("general-upscaler",),
+        measured_on=_BICUBIC,
+    ),
+    "perceptual": _Kind(
+        use="Enlargement that is to look sharp and natural.",
+        limit="It fills in texture that is plausible, which need not be what was there.",
+        tags=("general-upscaler",),
+        measured_on=_BICUBIC,
+    ),
+    "compressed": _Kind(
+        use="Enlargement of compressed pictures and video, whose block edges and ringing it "
+        "removes on the way.",
+        limit="On clean pictures it takes away fine detail along with faults that are not there.",
+        tags=("general-upscaler", "compression-removal"),
+        measured_on=_UNKNOWN_INPUT,
+    ),
+}
+
+
+def model_card(entry: Entry) -> str:
+    """The model card of a bundled model.
+
+    Args:
+        entry: a row of the catalogue.
+
+    Returns:
+        Markdown with YAML front matter, as ``README.md`` of a repository on the Hugging Face Hub.
+    Source: Mitchell et al., "Model Cards for Model Reporting", 2019; the Hub's documentation.
+    """
+    row = VARIANTS[entry.variant]
+    kind = _KINDS.get(entry.kind)
+    limits = [
+        kind.limit if kind else f"What it was trained for ({entry.kind}) is {HOLE} further.",
+        f"It enlarges by {entry.scale} and by nothing else.",
+        "Detail that the input does not hold cannot be recovered. The result is no evidence: do "
+        "not read faces, number plates or small print out of it.",
+    ]
+    if row.global_pool:
+        limits.append("It looks at the whole image, so an image done in tiles differs a little.")
+    sections = {
+        f"{_title(entry)} ×{entry.scale}": _summary(entry, row),
+        "Intended use": f"{kind.use if kind else entry.kind} Made for {row.purpose}.",
+        "How to run it": _usage(entry),
+        "Training data": _data(entry),
+        "Training": _table(
+            ["setting", "value"],
+            [[key, _plain(value)] for key, value in entry.training.items()],
+        ),
+        "Measured quality": _quality(entry),
+        "Limits": "\n".join(f"- {limit}" for limit in limits),
+        "Files": _table(
+            ["file", "sha256"],
+            [[f"`{about['name']}`", f"`{about['sha256']}`"] for about in entry.files.values()],
+        ),
+    }
+    body = [
+        f"{'##' if index else '#'} {head}\n\n{text}"
+        for index, (head, text) in enumerate(sections.items())
+    ]
+    return "\n\n".join([_front_matter(entry), *body]) + "\n"
+
+
+def openmodeldb(entry: Entry) -> dict[str, object]:
+    """The description of a bundled model in the form that OpenModelDB keeps of each model.
+
+    Args:
+        entry: a row of the catalogue.
+
+    Returns:
+        A table ready for JSON. ``author``, ``date``, the ``urls`` of the files and ``images``
+        are known only once the model is published, and are None or empty; so is all else that
+        the catalogue does not say.
+    Source: ``src/lib/schema.ts`` of OpenModelDB.
+    """
+    row = VARIANTS[entry.variant]
+    kind = _KINDS.get(entry.kind)
+    use = f"{kind.use}\n\n{kind.limit}" if kind else f"Trained for: {entry.kind}."
+    return {
+        "name": _title(entry),
+        "author": None,
+        "license": entry.licence,
+        "tags": list(kind.tags) if kind else [],
+        "description": f"{use}\n\nMade for {row.purpose}.",
+        "date": None,
+        "architecture": "paragonsr2",
+        "size": [f"{row.channels}nf", f"{row.groups * row.blocks}nb"],
+        "scale": entry.scale,
+        "inputChannels": 3,
+        "outputChannels": 3,
+        "resources": [
+            {
+                "platform": _PLATFORMS[file_kind],
+                "type": file_kind,
+                "size": _bytes(about["name"]),
+                "sha256": about["sha256"],
+                "urls": [],
+            }
+            for file_kind, about in entry.files.items()
+        ],
+        "trainingIterations": entry.training.get("steps"),
+        "trainingBatchSize": entry.training.get("batch"),
+        "dataset": _dataset(entry),
+        "images": [],
+    }
+
+
+def _title(entry: Entry) -> str:
+    return f"ParagonSR2 {entry.variant.capitalize()} {entry.kind}"
+
+
+def _front_matter(entry: Entry) -> str:
+    short = entry.licence.lower()
+    fields: dict[str, object] = {"license": short if short in _KNOWN_LICENCES else "other"}
+    if short not in _KNOWN_LICENCES:
+        fields["license_name"] = entry.licence
+    fields["library_name"] = "paragonsr2"
+    fields["pipeline_tag"] = "image-to-image"
+    fields["tags"] = [
+        "super-resolution",
+        f"{entry.scale}x",
+        entry.variant,
+        entry.kind,
+        *entry.files,
+    ]
+    measured = _measured(entry)
+    if measured:
+        fields["metrics"] = [_METRICS[key][0] for key in measured]
+    # YAML takes JSON for its values, so no text can break out of its line.
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items()]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _summary(entry: Entry, row: Variant) -> str:
+    return (
+        f"Enlarges RGB pictures of any size by {entry.scale}. A fixed Magic Kernel carries the "
+        "structure, a network that works in low resolution adds the detail.\n\n"
+        + _table(
+            ["licence", "parameters, deployed", "thousand multiply-adds per input pixel", "body"],
+            [
+                [
+                    entry.licence,
+                    f"{entry.parameters:,}",
+                    f"{entry.kmacs_per_pixel:,.1f}",
+                    f"{row.groups} × {row.blocks} {row.block} blocks, {row.channels} channels",
+                ]
+            ],
+        )
+    )
+
+
+def _usage(entry: Entry) -> str:
+    parts: list[str] = []
+    if "onnx" in entry.files:
+        name = entry.files["onnx"]["name"]
+        parts.append(
+            "With `pip install paragonsr2`, on any CPU:\n\n"
+            f"```\nparagonsr2 upscale photo.png --model {name} --scale {entry.scale}\n```\n\n"
+            "```python\nimport paragonsr2\n\n"
+            f'upscaler = paragonsr2.Upscaler("{name}", scale={entry.scale})\n'
+            "enlarged = upscaler(picture)  # (H, W, 3) uint8, uint16 or float32 in and out\n```"
+        )
+    if "safetensors" in entry.files:
+        parts.append(
+            "In tools that load models through spandrel:\n\n"
+            "```python\nimport spandrel\nfrom paragonsr2.spandrel import install\n\n"
+            "install()\nmodel = spandrel.ModelLoader().load_from_file("
+            f'"{entry.files["safetensors"]["name"]}")\n```'
+        )
+    return "\n\n".join(parts) or f"Files: {HOLE}."
+
+
+def _data(entry: Entry) -> str:
+    names = entry.training.get("data")
+    licence = entry.training.get("data_licence")
+    return (
+        f"- Pictures: {', '.join(names) if names else HOLE}\n"
+        f"- Licences of the pictures: {licence or HOLE}"
+    )
+
+
+def _dataset(entry: Entry) -> str | None:
+    names = entry.training.get("data")
+    if not names:
+        return None
+    return f"{', '.join(names)} (licences: {entry.training.get('data_licence') or HOLE})"
+
+
+def _measured(entry: Entry) -> list[str]:
+    """The metrics that at least one set has a number of."""
+    return [key for key in _METRICS if any(key in row for row in entry.quality.values())]
+
+
+def _quality(entry: Entry) -> str:
+    metrics = _measured(entry)
+    if not metrics:
+        return f"Quality: {HOLE}."
+    rows = [
+        [
+            name,
+            *(format(row[key], _METRICS[key][2]) if key in row else HOLE for key in metrics),
+        ]
+        for name, row in entry.quality.items()
+    ]
+    kind = _KINDS.get(entry.kind)
+    return (
+        f"{kind.measured_on if kind else _UNKNOWN_INPUT}; luma of ITU-R BT.601, "
+        f"{entry.scale} pixels shaved at each border, mean over each set. Such figures do not "
+        "say how a picture looks.\n\n"
+        + _table(["set", *(_METRICS[key][1] for key in metrics)], rows)
+    )
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; a hole where there are no rows."""
+    if not rows:
+        return f"{HOLE.capitalize()}."
+    lines = [head, ["---"] * len(head), *rows]
+    cells = ([" ".join(cell.split()).replace("|", r"\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def _bytes(name: str) -> int | None:
+    """Size of a bundled file; None where it is not here."""
+    path = FOLDER / name
+    return path.stat().st_size if path.is_file() else None
