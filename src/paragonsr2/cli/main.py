@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from paragonsr2.cli.engine import engine
 from paragonsr2.cli.evaluate import evaluate
 from paragonsr2.cli.export import export
 from paragonsr2.cli.models import inspect, models
@@ -32,6 +33,7 @@ app.command()(models)
 app.command()(inspect)
 app.command()(evaluate)
 app.command()(export)
+app.command()(engine)
 app.command()(train)
 
 

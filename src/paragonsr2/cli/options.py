@@ -14,6 +14,7 @@ class BackendChoice(enum.StrEnum):
     auto = "auto"
     onnxruntime = "onnxruntime"
     torch = "torch"
+    tensorrt = "tensorrt"
 
 
 class PrecisionChoice(enum.StrEnum):
@@ -26,7 +27,8 @@ class PrecisionChoice(enum.StrEnum):
 
 
 MODEL_HELP = (
-    "realtime, stream, photo or pro; bicubic or magic[:ALPHA]; or an .onnx, .safetensors or .pth."
+    "realtime, stream, photo or pro; bicubic or magic[:ALPHA]; "
+    "or an .onnx, .engine, .safetensors or .pth."
 )
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -16,12 +16,12 @@ from paragonsr2.pixels.resize import bicubic, magic
 if TYPE_CHECKING:
     from paragonsr2.network.generator import ParagonSR2
 
-BackendName = Literal["auto", "onnxruntime", "torch"]
+BackendName = Literal["auto", "onnxruntime", "torch", "tensorrt"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 # What a foreign ONNX file does not say about itself.
-_UNKNOWN_HALO = 32
-_UNKNOWN_FLOATS = 1024
+UNKNOWN_HALO = 32
+UNKNOWN_FLOATS = 1024
 
 
 class Backend(Protocol):
@@ -44,6 +44,17 @@ class Backend(Protocol):
     def run(self, x: FloatNCHW) -> FloatNCHW:
         """Enlarge ``(1, 3, H, W)``, nominally 0..1; the result is not clipped."""
         ...
+
+
+@runtime_checkable
+class BoundedBackend(Backend, Protocol):
+    """A backend that was built for pictures of limited size.
+
+    Attributes:
+        max_side: no side of its input may be longer, in pixels.
+    """
+
+    max_side: int
 
 
 class ClassicalBackend:
@@ -115,9 +126,9 @@ class OnnxBackend:
         about = self.session.get_modelmeta().custom_metadata_map
         try:
             self.scale = int(about["scale"]) if "scale" in about else self._probe_scale(label)
-            self.halo = int(about.get("tile_halo", _UNKNOWN_HALO))
+            self.halo = int(about.get("tile_halo", UNKNOWN_HALO))
             self.multiple_of = int(about.get("tile_multiple", 1))
-            self.bytes_per_pixel = 4 * int(about.get("floats_per_pixel", _UNKNOWN_FLOATS))
+            self.bytes_per_pixel = 4 * int(about.get("floats_per_pixel", UNKNOWN_FLOATS))
         except ValueError as error:
             raise WeightsError(f"{label}: its metadata is damaged: {error}") from error
 

@@ -15,6 +15,7 @@ from paragonsr2.pixels.convert import to_float, to_pixels
 from paragonsr2.upscale.backends import (
     Backend,
     BackendName,
+    BoundedBackend,
     ClassicalBackend,
     OnnxBackend,
     Precision,
@@ -22,7 +23,8 @@ from paragonsr2.upscale.backends import (
     load_torch_network,
     require_finite,
 )
-from paragonsr2.upscale.tiling import Tile, auto_tile, plan
+from paragonsr2.upscale.tensorrt import open_engine
+from paragonsr2.upscale.tiling import MIN_TILE, Tile, auto_tile, plan
 from paragonsr2.weights.catalogue import bundled_bytes, bundled_path, find
 
 TileOption = int | Literal["auto", "off"]
@@ -43,9 +45,10 @@ def open_backend(
 
     Args:
         model: a bundled variant, ``bicubic``, ``magic[:ALPHA]``, or the path of an ``.onnx``,
-            ``.safetensors`` or ``.pth`` file.
+            ``.engine``, ``.safetensors`` or ``.pth`` file.
         scale: wanted enlargement; None takes a file's own, and 2 for all others.
-        backend: ``auto`` runs ONNX models in ONNX Runtime and checkpoints in PyTorch.
+        backend: ``auto`` runs ONNX models in ONNX Runtime, checkpoints in PyTorch and engines
+            in TensorRT.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: of the PyTorch backend.
 
@@ -58,12 +61,14 @@ def open_backend(
     if name in ("bicubic", "magic"):
         return _classical(name, parameter, scale or 2)
     path = Path(model)
-    if path.suffix.lower() in (".onnx", ".safetensors", ".pth", ".pt", ".ckpt"):
+    if path.suffix.lower() in (".onnx", ".engine", ".safetensors", ".pth", ".pt", ".ckpt"):
         opened = _open_file(path, backend, device, precision)
         if scale is not None and opened.scale != scale:
             raise OptionError(f"{path.name} enlarges x{opened.scale}; leave --scale {scale} away")
         return opened
     entry = find(model, scale or 2)
+    if backend == "tensorrt":
+        raise BackendError(_ENGINES_ONLY)
     if backend == "torch":
         return _open_file(bundled_path(entry, "safetensors"), backend, device, precision)
     _require_fp32(precision)
@@ -82,7 +87,19 @@ def _classical(name: str, parameter: str, scale: int) -> Backend:
     return ClassicalBackend(scale, alpha)
 
 
+_ENGINES_ONLY = (
+    "TensorRT runs engines: export the model, then paragonsr2 engine MODEL.onnx -o MODEL.engine, "
+    "then --model MODEL.engine"
+)
+
+
 def _open_file(path: Path, backend: BackendName, device: str, precision: Precision) -> Backend:
+    if path.suffix.lower() == ".engine":
+        if backend not in ("auto", "tensorrt"):
+            raise BackendError(f"{path.name} runs in TensorRT only; leave --backend away")
+        return open_engine(path, device=device, precision=precision)
+    if backend == "tensorrt":
+        raise BackendError(_ENGINES_ONLY)
     if path.suffix.lower() == ".onnx":
         if backend == "torch":
             raise BackendError("PyTorch runs checkpoints, not ONNX files; leave --backend away")
@@ -104,7 +121,7 @@ class Upscaler:
     Args:
         model: see :func:`open_backend`.
         scale: wanted enlargement; None takes a file's own, and 2 for all others.
-        backend: ``auto``, ``onnxruntime`` or ``torch``.
+        backend: ``auto``, ``onnxruntime``, ``torch`` or ``tensorrt``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
         tile: side of a tile in input pixels, ``auto`` by memory, or ``off``.
@@ -138,6 +155,8 @@ class Upscaler:
             # Copies of half-written tiles and other programs need memory too.
             budget = min(TILE_BUDGET, _available_memory() // 4)
             self.tile: int | None = auto_tile(budget, b.bytes_per_pixel, b.halo, b.multiple_of)
+            if isinstance(b, BoundedBackend):
+                self.tile = min(self.tile, _largest_tile(b))
         elif tile == "off":
             self.tile = None
         else:
@@ -215,6 +234,19 @@ class Upscaler:
         rgb = np.repeat(x, 3, axis=1) if grey else x
         result = require_finite(self.backend.run(np.ascontiguousarray(rgb)), self.backend)
         return result.mean(axis=1, keepdims=True) if grey else result
+
+
+def _largest_tile(backend: BoundedBackend) -> int:
+    """The largest tile that the backend takes with all that has to be read around it."""
+    # Reading may start up to multiple_of - 1 pixels before the halo.
+    side = backend.max_side - 2 * backend.halo - backend.multiple_of + 1
+    side -= side % max(backend.multiple_of, MIN_TILE)
+    if side < MIN_TILE:
+        raise TileError(
+            f"{backend.name} takes {backend.max_side} pixels a side, of which a tile's "
+            f"surroundings take all; build it with a larger --max"
+        )
+    return side
 
 
 def _check(pixels: Pixels) -> None:

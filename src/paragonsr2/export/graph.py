@@ -1,0 +1,94 @@
+"""What an ONNX file says of itself that a builder of engines has to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from paragonsr2.errors import MissingExtraError, WeightsError
+from paragonsr2.weights.engines import EnginePrecision, sha256
+
+# The operators whose second input are the weights that a network computes with.
+_WEIGHTED = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An ONNX file with one picture in and one out.
+
+    Attributes:
+        name: of the file.
+        content: its bytes.
+        sha256: of the bytes.
+        precision: ``fp16`` if it is typed so, read from its weights, not from its name.
+        input, output: tensor names.
+        metadata: what its maker wrote into it.
+    """
+
+    name: str
+    content: bytes
+    sha256: str
+    precision: EnginePrecision
+    input: str
+    output: str
+    metadata: dict[str, str]
+
+
+def read_graph(path: Path) -> Graph:
+    """Read an ONNX file.
+
+    Raises:
+        MissingExtraError: the onnx package is not installed.
+        WeightsError: no readable one-file model with one input and one output, or its weights
+            are neither float32 nor float16.
+    """
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"reading {path.name}", "tensorrt") from error
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's errors have no public base
+        raise WeightsError(
+            f"{path.name} is no ONNX model; export one: paragonsr2 export"
+        ) from error
+    graph = model.graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer):
+        raise WeightsError(f"{path.name} keeps weights in other files; export it as one file")
+    # Old files list their weights among the inputs.
+    inputs = [value.name for value in graph.input if value.name not in stored]
+    outputs = [value.name for value in graph.output]
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise WeightsError(
+            f"{path.name} has {len(inputs)} inputs and {len(outputs)} outputs; "
+            f"an enlarging network has one of each"
+        )
+    for node in graph.node:
+        if node.op_type == "Constant":
+            stored.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
+    types = {
+        stored[node.input[1]].data_type
+        for node in graph.node
+        if node.op_type in _WEIGHTED and node.input[1] in stored
+    }
+    if not types or types - {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}:
+        found = ", ".join(sorted(onnx.TensorProto.DataType.Name(kind) for kind in types))
+        raise WeightsError(
+            f"{path.name} has weights of type {found or 'unknown'}; "
+            f"engines are built from float32 or float16"
+        )
+    return Graph(
+        name=path.name,
+        content=content,
+        sha256=sha256(content),
+        # float32 islands are part of an fp16 graph; float16 weights are not part of an fp32 one.
+        precision="fp16" if onnx.TensorProto.FLOAT16 in types else "fp32",
+        input=inputs[0],
+        output=outputs[0],
+        metadata={entry.key: entry.value for entry in model.metadata_props},
+    )

@@ -1,0 +1,206 @@
+"""TensorRT engines as a backend; ``paragonsr2 engine`` builds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paragonsr2.errors import BackendError, WeightsError
+from paragonsr2.pixels.arrays import FloatNCHW
+from paragonsr2.upscale.backends import UNKNOWN_FLOATS, UNKNOWN_HALO, Precision
+from paragonsr2.weights.engines import (
+    EngineDescription,
+    Profile,
+    collecting_logger,
+    find_gpu,
+    load_tensorrt,
+    read_description,
+    require_usable,
+)
+
+
+class TensorRtBackend:
+    """An engine, for pictures up to the size it was built for.
+
+    What is smaller than the engine's smallest size is padded by repeating its last row and
+    column, and the result is cropped; within the network's reach of those two borders it differs
+    a little from what the network gives without padding.
+
+    Args:
+        description: what stands beside the engine.
+        execute: runs it on ``(1, 3, H, W)`` within its sizes.
+        name: for people.
+
+    Raises:
+        WeightsError: the description's metadata is damaged.
+    """
+
+    def __init__(
+        self,
+        description: EngineDescription,
+        execute: Callable[[FloatNCHW], FloatNCHW],
+        name: str,
+    ) -> None:
+        about = description.metadata
+        width = 2 if description.identity.precision == "fp16" else 4
+        self.name = name
+        self.scale = description.scale
+        self.profile = description.identity.profile
+        self.max_side = min(self.profile.largest.height, self.profile.largest.width)
+        try:
+            self.halo = int(about.get("tile_halo", UNKNOWN_HALO))
+            self.multiple_of = int(about.get("tile_multiple", 1))
+            self.bytes_per_pixel = width * int(about.get("floats_per_pixel", UNKNOWN_FLOATS))
+        except ValueError as error:
+            raise WeightsError(f"{description.model}: its metadata is damaged: {error}") from error
+        self._execute = execute
+
+    def run(self, x: FloatNCHW) -> FloatNCHW:
+        """Enlarge ``(1, 3, H, W)``, any H and W from 1 to the engine's largest.
+
+        Raises:
+            BackendError: it is larger, or TensorRT failed.
+        """
+        height, width = x.shape[-2:]
+        out = self._execute(pad_to_profile(x, self.profile))
+        return out[:, :, : height * self.scale, : width * self.scale]
+
+
+def pad_to_profile(x: FloatNCHW, profile: Profile) -> FloatNCHW:
+    """Bring ``(1, 3, H, W)`` to the smallest size of ``profile`` by repeating its far edges.
+
+    Raises:
+        BackendError: it is larger than the largest size.
+    """
+    height, width = x.shape[-2:]
+    most, least = profile.largest, profile.smallest
+    if height > most.height or width > most.width:
+        raise BackendError(
+            f"the engine takes at most {most} (height x width), not {height}x{width}; "
+            f"lower --tile, or build it with a larger --max"
+        )
+    below, right = max(least.height - height, 0), max(least.width - width, 0)
+    if not below and not right:
+        return x
+    return np.pad(x, ((0, 0), (0, 0), (0, below), (0, right)), mode="edge")
+
+
+def open_engine(
+    path: Path, *, device: str = "auto", precision: Precision = "auto"
+) -> TensorRtBackend:
+    """Load an engine that fits this machine.
+
+    Args:
+        path: ``*.engine``, with its description beside it.
+        device: ``auto``, ``cuda`` or ``cuda:N``.
+        precision: ``auto``, or what the engine has to be.
+
+    Raises:
+        MissingExtraError: TensorRT or PyTorch is not installed.
+        WeightsError: the engine or its description is missing or damaged.
+        BackendError: it is stale, of another precision, or there is no such GPU.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+    description = read_description(path)
+    built = description.identity
+    if precision not in ("auto", built.precision):
+        raise BackendError(
+            f"{path.name} is {built.precision}; leave --precision away, or build it as {precision}"
+        )
+    trt = load_tensorrt()
+    device_name, gpu = find_gpu(device)
+    require_usable(path, content, description, tensorrt=str(trt.__version__), gpu=gpu)
+
+    import torch
+
+    stream = torch.cuda.Stream(torch.device(device_name))
+    execute = EngineExecution(
+        trt,
+        content,
+        description,
+        torch.device(device_name),
+        stream,
+        lambda: torch.cuda.stream(stream),
+    )
+    return TensorRtBackend(description, execute, f"tensorrt {device_name} {built.precision}")
+
+
+class EngineExecution:
+    """A loaded engine that runs on PyTorch's memory.
+
+    Args:
+        trt: the tensorrt module.
+        content: the engine file.
+        description: what stands beside it.
+        device: a ``torch.device`` for the tensors.
+        stream: a CUDA stream on it; not the default one, with which TensorRT synchronises.
+        on_stream: makes device and stream the current ones while its context is open.
+
+    Raises:
+        BackendError: TensorRT cannot load the engine, or there is no memory to run it.
+    """
+
+    def __init__(
+        self,
+        trt: Any,
+        content: bytes,
+        description: EngineDescription,
+        device: Any,
+        stream: Any,
+        on_stream: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        import torch
+
+        self.input, self.output = description.input, description.output
+        self.device, self.stream, self.on_stream = device, stream, on_stream
+        types = {trt.DataType.FLOAT: torch.float32, trt.DataType.HALF: torch.float16}
+        with on_stream():
+            # Each of these must outlive the next: logger, runtime, engine, context.
+            self.logger = collecting_logger(trt)
+            self.runtime = trt.Runtime(self.logger)
+            self.engine = self.runtime.deserialize_cuda_engine(content)
+            if self.engine is None:
+                raise BackendError(
+                    f"TensorRT cannot load this engine of {description.model}; build it anew"
+                    f"{self.logger.reason()}"
+                )
+            self.input_dtype = types[self.engine.get_tensor_dtype(self.input)]
+            self.output_dtype = types[self.engine.get_tensor_dtype(self.output)]
+            self.context = self.engine.create_execution_context()
+        if self.context is None:
+            raise BackendError(
+                f"no memory on the GPU for an engine of up to "
+                f"{description.identity.profile.largest}; build it with a smaller --max"
+                f"{self.logger.reason()}"
+            )
+
+    def __call__(self, x: FloatNCHW) -> FloatNCHW:
+        """Run on ``(1, 3, H, W)`` within the engine's sizes.
+
+        Raises:
+            BackendError: TensorRT failed.
+        """
+        import torch
+
+        with torch.inference_mode(), self.on_stream():
+            given = torch.from_numpy(x).to(self.device, self.input_dtype).contiguous()
+            if not self.context.set_input_shape(self.input, tuple(given.shape)):
+                raise BackendError(f"TensorRT refuses the size {tuple(given.shape)}; lower --tile")
+            shape = tuple(self.context.get_tensor_shape(self.output))
+            result = torch.empty(shape, dtype=self.output_dtype, device=self.device)
+            self.context.set_tensor_address(self.input, given.data_ptr())
+            self.context.set_tensor_address(self.output, result.data_ptr())
+            if not self.context.execute_async_v3(self.stream.cuda_stream):
+                raise BackendError(
+                    f"TensorRT failed to run; try a smaller --tile{self.logger.reason()}"
+                )
+            # Both tensors live until the engine is done with them.
+            self.stream.synchronize()
+            return result.float().cpu().numpy()
