@@ -74,7 +74,7 @@ class FakeTensorRt:
         information: what the inspector tells of an engine that may hold FP16.
         parse_errors: what the parser finds wrong.
         failures: steps that fail: profile, build, load, memory, shape, execute.
-        output_type: of the output tensor.
+        io_type: of the input and output tensors.
         scale: of the network.
         graph_fp16: the graph is typed float16, so that no flag is needed to get FP16.
     """
@@ -86,14 +86,14 @@ class FakeTensorRt:
         information=HALF_LAYER,
         parse_errors=(),
         failures=(),
-        output_type=DataType.FLOAT,
+        io_type=DataType.FLOAT,
         scale=2,
         graph_fp16=False,
     ):
         strong = int(version.split(".", maxsplit=1)[0]) >= 11
         self.__version__ = version
         self.information, self.failures = information, set(failures)
-        self.parse_errors, self.output_type = parse_errors, output_type
+        self.parse_errors, self.io_type = parse_errors, io_type
         self.scale, self.graph_fp16 = scale, graph_fp16
         self.DataType, self.ILogger = DataType, ILogger
         self.BuilderFlag = BuilderFlag11 if strong else BuilderFlag10
@@ -194,7 +194,7 @@ class Engine:
         return ("input", "output")[index]
 
     def get_tensor_dtype(self, name):
-        return self.trt.output_type if name == "output" else DataType.FLOAT
+        return self.trt.io_type
 
     def create_execution_context(self):
         return None if "memory" in self.trt.failures else Context(self.trt, self.shapes)
@@ -234,13 +234,12 @@ class Context:
     def execute_async_v3(self, stream):
         if "execute" in self.trt.failures:
             return False
-        kinds = {DataType.FLOAT: np.float32, DataType.HALF: np.float16}
-        given = self._at("input", np.float32)
-        result = self._at("output", kinds[self.trt.output_type])
+        given, result = self._at("input"), self._at("output")
         result[:] = given.repeat(self.trt.scale, 2).repeat(self.trt.scale, 3)
         return True
 
-    def _at(self, name, kind):
+    def _at(self, name):
+        kind = {DataType.FLOAT: np.float32, DataType.HALF: np.float16}[self.trt.io_type]
         shape = self.get_tensor_shape(name)
         size = int(np.prod(shape)) * np.dtype(kind).itemsize
         memory = (ctypes.c_char * size).from_address(self.address[name])

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from conftest import photo_like
 from fake_tensorrt import DataType, FakeTensorRt, inspection, layer
+from paragonsr2.cli.engine import build_or_keep
 from paragonsr2.errors import (
     BackendError,
     ExportError,
@@ -30,7 +31,7 @@ from paragonsr2.errors import (
     WeightsError,
 )
 from paragonsr2.export.graph import read_graph
-from paragonsr2.export.onnx import export_onnx
+from paragonsr2.export.onnx import build_onnx
 from paragonsr2.export.tensorrt import (
     Order,
     build_engine,
@@ -263,10 +264,15 @@ def test_precision_is_read_from_the_weights_not_the_name(tmp_path, dtype, precis
     assert graph.metadata["scale"] == "2"
 
 
-def test_our_own_export_is_read(make_small, tmp_path):
-    network = make_small("realtime").collapse()
-    graph = read_graph(export_onnx(network, "realtime", tmp_path / "r.onnx").path)
-    assert (graph.precision, graph.input, graph.output) == ("fp32", "input", "output")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("variant", ["realtime", "photo"])
+def test_our_own_exports_are_read(make_small, tmp_path, variant, precision):
+    network = make_small(variant).collapse()
+    path = tmp_path / "exported.onnx"
+    path.write_bytes(build_onnx(network, variant, precision=precision))
+    graph = read_graph(path)
+    assert (graph.precision, graph.input, graph.output) == (precision, "input", "output")
+    assert graph.metadata["scale"] == "2"
     assert graph.metadata["tile_halo"] == str(network.tile_halo)
 
 
@@ -355,11 +361,11 @@ def test_tensorrt_10_builds_fp16_from_an_fp32_graph_by_flag(tmp_path, fp32_graph
 
 @pytest.mark.parametrize(("version", "flags"), [("10.16.1.11", 2), ("11.4.0.106", 0)])
 def test_a_typed_graph_is_built_strongly_typed(tmp_path, fp16_graph, version, flags):
-    trt = FakeTensorRt(version, graph_fp16=True, output_type=DataType.HALF)
+    trt = FakeTensorRt(version, graph_fp16=True, io_type=DataType.HALF)
     _, description = built(tmp_path, trt, fp16_graph)
     assert trt.ordered.flags == set()
     assert trt.ordered.network_flags == flags
-    assert description.types == {"input": "fp32", "output": "fp16"}
+    assert description.types == {"input": "fp16", "output": "fp16"}
     assert description.identity.tensorrt == version
 
 
@@ -410,7 +416,7 @@ def test_fp16_that_was_not_built_is_an_error_and_leaves_nothing(
         ({"failures": ["build"]}, "no kernel for node_7"),
         ({"failures": ["load"]}, "cannot load"),
         ({"failures": ["memory"]}, "lower --max"),
-        ({"output_type": DataType.INT32}, "must be float32 or float16"),
+        ({"io_type": DataType.INT32}, "must be float32 or float16"),
         ({"scale": 4}, "says it enlarges x2"),
     ],
 )
@@ -509,7 +515,7 @@ def repeated(x, scale=2):
 @given(height=st.integers(1, 64), width=st.integers(1, 80), half=st.booleans())
 @settings(deadline=None, max_examples=60)
 def test_every_size_from_one_pixel_runs(height, width, half):
-    backend = backend_of(FakeTensorRt(output_type=DataType.HALF if half else DataType.FLOAT))
+    backend = backend_of(FakeTensorRt(io_type=DataType.HALF if half else DataType.FLOAT))
     x = np.random.default_rng(height).integers(0, 256, (1, 3, height, width)) / np.float32(256)
     out = backend.run(x.astype(np.float32))
     assert out.dtype == np.float32
@@ -608,6 +614,27 @@ def test_engines_are_opened_by_their_suffix(tmp_path):
 
 
 # The command
+
+
+def test_the_command_builds_keeps_and_refuses(tmp_path, fp32_graph, capsys):
+    trt, order = FakeTensorRt(), order_in(tmp_path, fp32_graph)
+    build_or_keep(trt, GPU, fp32_graph, order, force=False)
+    told = capsys.readouterr()
+    assert told.out.splitlines() == [
+        "x2  layers: 1 fp16  tensors: input fp32, output fp32", str(order.output)
+    ]  # fmt: skip
+    assert trtexec_line(10, fp32_graph, order) in told.err
+    before = order.output.stat().st_mtime_ns
+    build_or_keep(trt, GPU, fp32_graph, order, force=False)
+    again = capsys.readouterr()
+    assert again.out == told.out
+    assert "--force" in again.err
+    assert order.output.stat().st_mtime_ns == before
+    newer = FakeTensorRt("10.17.0")
+    with pytest.raises(BackendError, match="stale"):
+        build_or_keep(newer, GPU, fp32_graph, order, force=False)
+    build_or_keep(newer, GPU, fp32_graph, order, force=True)
+    assert read_description(order.output).identity.tensorrt == "10.17.0"
 
 
 def test_the_line_is_printed_without_tensorrt(tmp_path):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import enum
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from paragonsr2.errors import EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
-    from paragonsr2.weights.engines import EngineDescription
+    from paragonsr2.export.graph import Graph
+    from paragonsr2.export.tensorrt import Order
+    from paragonsr2.weights.engines import Gpu
 
 
 class EnginePrecisionChoice(enum.StrEnum):
@@ -64,11 +66,8 @@ def engine(
         STRONG_MAJOR,
         TIMING_CACHE,
         Order,
-        build_engine,
         engine_path,
-        existing_engine,
         identify,
-        major_version,
         trtexec_line,
         workspace_bytes,
     )
@@ -95,19 +94,45 @@ def engine(
     _, gpu = find_gpu()
     graph = read_graph(model)
     wanted = precision.value if precision else graph.precision
-    identity = identify(trt, gpu, graph, profile, wanted)
-    path = engine_path(output, model, identity.key)
+    path = engine_path(output, model, identify(trt, gpu, graph, profile, wanted).key)
     cache = timing_cache or path.with_name(TIMING_CACHE)
-    order = Order(model, path, profile, wanted, scratch, cache)
+    build_or_keep(trt, gpu, graph, Order(model, path, profile, wanted, scratch, cache), force=force)
+
+
+def build_or_keep(trt: Any, gpu: Gpu, graph: Graph, order: Order, *, force: bool) -> None:
+    """Build an engine unless it is there and fits, and print what it is and where.
+
+    Args:
+        trt: the tensorrt module.
+        gpu: that it is for.
+        graph: of the ordered model.
+        order: what to build.
+        force: build anyway, in the place of whatever is there.
+
+    Raises:
+        BackendError: there is an engine for something else.
+        EnvironmentProblem: it cannot be built.
+    """
+    from paragonsr2.export.tensorrt import (
+        build_engine,
+        existing_engine,
+        identify,
+        major_version,
+        trtexec_line,
+    )
+
     line = trtexec_line(major_version(trt), graph, order)
+    identity = identify(trt, gpu, graph, order.profile, order.precision)
     description = None if force else existing_engine(order, identity)
     if description is None:
         print(f"building, which takes minutes; the same as: {line}", file=sys.stderr)
         description = build_engine(trt, gpu, graph, order)
     else:
-        print(f"{path} is there and fits; --force builds it anew", file=sys.stderr)
-    _report(description)
-    print(path)
+        print(f"{order.output} is there and fits; --force builds it anew", file=sys.stderr)
+    layers = ", ".join(f"{number} {kind}" for kind, number in description.layers.items())
+    tensors = ", ".join(f"{name} {kind}" for name, kind in description.types.items())
+    print(f"x{description.scale}  layers: {layers}  tensors: {tensors}")
+    print(order.output)
 
 
 def _installed_major(otherwise: int) -> int:
@@ -118,9 +143,3 @@ def _installed_major(otherwise: int) -> int:
         return major_version(load_tensorrt())
     except EnvironmentProblem:
         return otherwise
-
-
-def _report(description: EngineDescription) -> None:
-    layers = ", ".join(f"{number} {kind}" for kind, number in description.layers.items())
-    tensors = ", ".join(f"{name} {kind}" for name, kind in description.types.items())
-    print(f"x{description.scale}  layers: {layers}  tensors: {tensors}")
