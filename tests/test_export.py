@@ -2,75 +2,145 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import subprocess
+import sys
 
 import numpy as np
 import onnx
 import pytest
 import torch
 
-from paragonsr2.errors import ExportError
-from paragonsr2.export.onnx import export_onnx
-from paragonsr2.export.parity import ODD_SIZES, check_parity
+from conftest import ROOT, photo_like, small, stirred
+from paragonsr2.errors import ExportError, OutputError, ParagonError
+from paragonsr2.export.onnx import build_onnx
+from paragonsr2.export.parity import ODD_SIZES, check_parity, extreme_inputs, odd_inputs
+from paragonsr2.export.release import release_onnx
 from paragonsr2.measure.cost import network_cost
+from paragonsr2.network.generator import build
+from paragonsr2.pixels.files import Picture, write_picture
 from paragonsr2.upscale.backends import OnnxBackend, TorchBackend
+from paragonsr2.weights.store import load_checkpoint, save_checkpoint
+
+# Whole networks where they export quickly; of the attention networks two blocks, one of them
+# shifted, hold everything that the whole depth holds.
+CASES = [
+    ("realtime", 2, 18),
+    ("realtime", 3, 17),
+    ("realtime", 8, 20),
+    ("stream", 4, 18),
+    ("stream", 2, 17),
+    ("photo", 4, 18),
+    ("photo", 2, 17),
+    ("pro", 2, 20),
+]
+EACH = pytest.mark.parametrize(("variant", "scale", "opset"), CASES)
 
 
-@pytest.mark.parametrize(
-    ("variant", "scale"), [("realtime", 2), ("realtime", 3), ("realtime", 8), ("stream", 4)]
-)
-def test_exported_equals_pytorch(make_stirred, tmp_path, variant, scale):
-    network = make_stirred(variant, scale)
-    exported = export_onnx(network, variant, tmp_path / "x.onnx", training={"steps": 3})
-    assert len(exported.parity) == len(ODD_SIZES) == 5
-    assert max(parity.max_error for parity in exported.parity) <= 1e-4
-    onnx.checker.check_model(str(tmp_path / "x.onnx"), full_check=True)
-    backend = OnnxBackend(tmp_path / "x.onnx")
+@functools.cache
+def network_of(variant, scale):
+    if variant in ("photo", "pro"):
+        return small(variant, scale)
+    torch.manual_seed(3)
+    return stirred(build(variant, scale), 0.02)
+
+
+@functools.cache
+def exported(variant, scale, opset=18, precision="fp32"):
+    network = network_of(variant, scale)
+    training = {"steps": 3}
+    return build_onnx(network, variant, precision=precision, opset=opset, training=training)
+
+
+@EACH
+def test_fp32_equals_pytorch_at_odd_sizes(variant, scale, opset):
+    model = exported(variant, scale, opset)
+    found = check_parity(model, network_of(variant, scale), odd_inputs())
+    assert len(found) == len(ODD_SIZES) == 5
+    assert max(parity.max_error for parity in found) <= 1e-4
+    assert onnx.load_from_string(model).opset_import[0].version == opset
+
+
+@EACH
+def test_fp16_is_strongly_typed_and_close(variant, scale, opset):
+    content = exported(variant, scale, opset, "fp16")
+    network = network_of(variant, scale)
+    found = check_parity(content, network, [*odd_inputs(), *extreme_inputs()])
+    assert min(parity.psnr for parity in found) >= 50
+    model = onnx.load_from_string(content)
+    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    ends = [*model.graph.input, *model.graph.output]
+    assert {end.type.tensor_type.elem_type for end in ends} == {half}
+    convolved = {n.input[1] for n in model.graph.node if n.op_type == "Conv"}
+    kinds = {i.data_type for i in model.graph.initializer if i.name in convolved}
+    assert kinds == {half}
+    inferred = onnx.shape_inference.infer_shapes(model)
+    types = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
+    for node in model.graph.node:
+        if node.op_type in ("Softmax", "ReduceMean"):
+            assert types[node.input[0]] == single
+        if node.op_type in ("Conv", "MatMul"):
+            assert types.get(node.output[0], half) == half
+
+
+@EACH
+def test_graphs_hold_plain_operators_only(variant, scale, opset):
+    model = onnx.load_from_string(exported(variant, scale, opset))
+    kinds = {node.op_type for node in model.graph.node}
+    assert {node.domain for node in model.graph.node} == {""}
+    if variant in ("photo", "pro"):
+        assert {"MatMul", "Softmax"} <= kinds
+    assert "GlobalAveragePool" not in kinds
+    if variant == "pro":
+        reduced = [axes_of(model, n) for n in model.graph.node if n.op_type == "ReduceMean"]
+        assert [2, 3] in reduced
+
+
+def axes_of(model, node):
+    if len(node.input) == 2:
+        (axes,) = (i for i in model.graph.initializer if i.name == node.input[1])
+        return sorted(onnx.numpy_helper.to_array(axes).tolist())
+    (axes,) = (a for a in node.attribute if a.name == "axes")
+    return sorted(axes.ints)
+
+
+def test_realtime_is_convolutions_and_little_else():
+    model = onnx.load_from_string(exported("realtime", 2))
+    assert {node.op_type for node in model.graph.node} <= {
+        "Add", "Concat", "Conv", "DepthToSpace", "LeakyRelu", "Pad",
+    }  # fmt: skip
+
+
+def test_the_file_is_dynamic_and_self_contained():
+    content = exported("realtime", 2)
+    model = onnx.load_from_string(content)
+    assert [value.name for value in model.graph.input] == ["input"]
+    assert [value.name for value in model.graph.output] == ["output"]
+    shape = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    assert shape == ["batch", 3, "height", "width"]
+    assert not any(i.data_location == onnx.TensorProto.EXTERNAL for i in model.graph.initializer)
+    assert b".py" not in content
+
+
+def test_the_file_says_what_it_is():
+    network = network_of("realtime", 2)
+    backend = OnnxBackend(exported("realtime", 2))
     twin = TorchBackend(network.collapse(), device="cpu")
     for key in ("scale", "halo", "multiple_of", "bytes_per_pixel"):
         assert getattr(backend, key) == getattr(twin, key)
     about = backend.session.get_modelmeta().custom_metadata_map
-    assert about["arch"] == f"paragonsr2_{variant}"
+    assert about["arch"] == "paragonsr2_realtime"
     assert json.loads(about["training"]) == {"steps": 3}
     cost = network_cost(network)
     assert float(about["kmacs_per_pixel"]) == pytest.approx(cost.kmacs_per_pixel, abs=0.01)
     assert int(about["parameters"]) == cost.parameters
 
 
-@pytest.mark.parametrize(("variant", "scale"), [("photo", 2), ("photo", 4), ("pro", 3)])
-def test_attention_exports_for_any_size(make_small, tmp_path, variant, scale):
-    """Two blocks, one of them shifted, hold everything that the whole depth holds."""
-    network = make_small(variant, scale)
-    export_onnx(network, variant, tmp_path / "x.onnx")
-    model = onnx.load(tmp_path / "x.onnx")
-    kinds = {node.op_type for node in model.graph.node}
-    assert {"MatMul", "Softmax"} <= kinds
-    assert {node.domain for node in model.graph.node} == {""}
-
-
-def test_the_file_is_one_dynamic_self_contained_graph(make_stirred, tmp_path):
-    export_onnx(make_stirred("realtime", 2), "realtime", tmp_path / "x.onnx")
-    assert [p.name for p in tmp_path.iterdir()] == ["x.onnx"]
-    model = onnx.load(tmp_path / "x.onnx", load_external_data=False)
-    assert [entry.version for entry in model.opset_import] == [18]
-    assert [value.name for value in model.graph.input] == ["input"]
-    assert [value.name for value in model.graph.output] == ["output"]
-    shape = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
-    assert shape == ["batch", 3, "height", "width"]
-    assert not any(i.data_location == onnx.TensorProto.EXTERNAL for i in model.graph.initializer)
-    content = (tmp_path / "x.onnx").read_bytes()
-    assert b".py" not in content
-    assert {node.op_type for node in model.graph.node} <= {
-        "Add", "Concat", "Conv", "DepthToSpace", "LeakyRelu", "Pad",
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(("variant", "scale"), [("realtime", 2), ("photo", 4), ("pro", 2)])
-def test_output_size_is_inferable(make_small, tmp_path, variant, scale):
-    path = tmp_path / "x.onnx"
-    export_onnx(make_small(variant, scale), variant, path)
+@EACH
+def test_output_size_is_inferable(variant, scale, opset):
     for side in (16, 64, 256, 512):
-        model = onnx.load(path)
+        model = onnx.load_from_string(exported(variant, scale, opset))
         model.graph.output[0].type.tensor_type.ClearField("shape")
         dims = model.graph.input[0].type.tensor_type.shape.dim
         for dim, value in zip(dims, (1, 3, side, side), strict=True):
@@ -81,31 +151,97 @@ def test_output_size_is_inferable(make_small, tmp_path, variant, scale):
         assert shape == [1, 3, side * scale, side * scale]
 
 
-def test_a_wrong_model_does_not_pass(make_stirred, tmp_path):
-    network = make_stirred("realtime", 2)
-    export_onnx(network, "realtime", tmp_path / "x.onnx")
+def test_a_wrong_model_does_not_pass():
+    torch.manual_seed(3)
+    other = stirred(build("realtime", 2), 0.02)
     with torch.no_grad():
-        network.conv_in.bias[0] += 0.5
-    with pytest.raises(ExportError, match="differs from PyTorch"):
-        check_parity((tmp_path / "x.onnx").read_bytes(), network)
+        other.conv_in.bias[0] += 0.5
+    for precision in ("fp32", "fp16"):
+        with pytest.raises(ExportError, match="differs from PyTorch"):
+            check_parity(exported("realtime", 2, 18, precision), other, odd_inputs())
     with pytest.raises(ExportError, match="refuses"):
-        check_parity(b"nonsense", network)
+        check_parity(b"nonsense", other, odd_inputs())
 
 
-def test_a_failed_export_leaves_nothing(make_stirred, tmp_path, monkeypatch):
-    monkeypatch.setattr("paragonsr2.export.parity.TOLERANCE", -1.0)
+@pytest.fixture
+def checkpoint_path(tmp_path):
+    path = tmp_path / "r.safetensors"
+    save_checkpoint(path, network_of("realtime", 2), "realtime")
+    return path
+
+
+def run_release(*arguments):
+    script = [sys.executable, str(ROOT / "convert_onnx_release.py"), *map(str, arguments)]
+    return subprocess.run(script, capture_output=True, text=True, check=False)
+
+
+def test_a_release_is_two_models_and_a_report(checkpoint_path, tmp_path):
+    val, out = tmp_path / "val", tmp_path / "out"
+    write_picture(val / "a.png", Picture(photo_like(60, 84)))
+    write_picture(val / "b.png", Picture(photo_like(41, 50, 1)))
+    done = run_release(
+        "--checkpoint", checkpoint_path, "--arch", "paragonsr2_realtime", "--scale", 2,
+        "--output", out, "--val_dir", val,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    names = ["paragonsr2_realtime_fp16.onnx", "paragonsr2_realtime_fp32.onnx",
+             "paragonsr2_realtime_report.json"]  # fmt: skip
+    assert sorted(p.name for p in out.iterdir()) == names
+    for name in names[:2]:
+        onnx.checker.check_model(str(out / name), full_check=True)
+    report = json.loads((out / names[2]).read_text())
+    for model in report["models"]:
+        assert {"a.png", "b.png"} <= {parity["name"] for parity in model["parity"]}
+        assert model["worst"]["psnr"] == min(parity["psnr"] for parity in model["parity"])
+    assert "worst" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"--arch": "paragonsr2_photo"},
+        {"--scale": "4"},
+        {"--opset": "9"},
+        {"--val_dir": "nowhere"},
+        {"--output": "file/out"},
+        {"--upsampler_alpha": "0.7"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_wrong_release_leaves_nothing(checkpoint_path, tmp_path, change, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.chdir(tmp_path)
+    flags = {"--checkpoint": checkpoint_path, "--arch": "paragonsr2_realtime", "--scale": "2"}
+    flags |= {"--output": "out"} | change
+    done = run_release(*(part for flag in flags.items() for part in flag))
+    assert done.returncode in (1, 3)
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.onnx"))
+
+
+@pytest.mark.parametrize("limit", ["TOLERANCE", "LEAST_PSNR"])
+def test_a_failed_proof_leaves_nothing(checkpoint_path, tmp_path, monkeypatch, limit):
+    value = -1.0 if limit == "TOLERANCE" else 1000.0
+    monkeypatch.setattr(f"paragonsr2.export.parity.{limit}", value)
     with pytest.raises(ExportError):
-        export_onnx(make_stirred("realtime", 2), "realtime", tmp_path / "x.onnx")
-    assert not list(tmp_path.iterdir())
+        release_onnx(load_checkpoint(checkpoint_path), tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_model_cannot_reach_for_files_beside_it(make_stirred, tmp_path, monkeypatch):
-    export_onnx(make_stirred("realtime", 2), "realtime", tmp_path / "x.onnx")
-    model = onnx.load(tmp_path / "x.onnx")
+def test_an_unwritable_folder_fails_before_the_work(checkpoint_path, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError):
+        release_onnx(load_checkpoint(checkpoint_path), tmp_path / "file" / "out")
+
+
+def test_a_model_cannot_reach_for_files_beside_it(tmp_path, monkeypatch):
+    model = onnx.load_from_string(exported("realtime", 2))
     secret = tmp_path / "secret.bin"
     secret.write_bytes(bytes(100_000))
     folder = tmp_path / "models"
     folder.mkdir()
+    monkeypatch.chdir(folder)
     for location in ("../secret.bin", str(secret)):
         weight = model.graph.initializer[0]
         weight.ClearField("raw_data")
@@ -114,15 +250,15 @@ def test_a_model_cannot_reach_for_files_beside_it(make_stirred, tmp_path, monkey
         entry = weight.external_data.add()
         entry.key, entry.value = "location", location
         (folder / "evil.onnx").write_bytes(model.SerializeToString())
-        monkeypatch.chdir(folder)
-        with pytest.raises(Exception, match=r"evil\.onnx"):
+        with pytest.raises(ParagonError, match=r"evil\.onnx"):
             OnnxBackend(folder / "evil.onnx")
 
 
-def test_a_foreign_model_tells_its_scale_by_running(make_stirred, tmp_path):
-    export_onnx(make_stirred("realtime", 4), "realtime", tmp_path / "x.onnx")
-    model = onnx.load(tmp_path / "x.onnx")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_foreign_model_tells_its_scale_by_running(precision):
+    model = onnx.load_from_string(exported("realtime", 8, 20, precision))
     del model.metadata_props[:]
     backend = OnnxBackend(model.SerializeToString())
-    assert backend.scale == 4
-    assert backend.run(np.zeros((1, 3, 8, 9), np.float32)).shape == (1, 3, 32, 36)
+    assert backend.scale == 8
+    assert backend.run(np.zeros((1, 3, 8, 9), np.float32)).shape == (1, 3, 64, 72)
+    assert precision in backend.name

@@ -1,4 +1,4 @@
-"""``paragonsr2 export``: a checkpoint to a checked, dynamic ONNX file."""
+"""``paragonsr2 export``: a checkpoint to checked, dynamic ONNX files."""
 
 from __future__ import annotations
 
@@ -15,21 +15,47 @@ def export(
     model: Annotated[
         Path, typer.Option("--model", "-m", help="A .safetensors or .pth checkpoint.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the ONNX file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")],
     scale: ScaleOption = None,
+    arch: Annotated[
+        str | None, typer.Option(help="Refuse any other variant, such as paragonsr2_photo.")
+    ] = None,
+    val_dir: Annotated[
+        Path | None, typer.Option(help="Also prove the models on every image here.")
+    ] = None,
+    upsampler_alpha: Annotated[
+        float | None, typer.Option(help="Base path, for checkpoints that do not say it.")
+    ] = None,
+    opset: Annotated[int, typer.Option(help="17, 18 or 20.")] = 18,
 ) -> None:
-    """Export a checkpoint to ONNX and prove that it is the same network."""
+    """Export a checkpoint to FP32 and FP16 ONNX and prove that they are the same network."""
+    run_export(model, output, scale, arch, val_dir, upsampler_alpha, opset)
+
+
+def run_export(
+    model: Path,
+    output: Path,
+    scale: int | None,
+    arch: str | None,
+    val_dir: Path | None,
+    upsampler_alpha: float | None,
+    opset: int,
+) -> None:
+    """Export and print the proof as a table; see :func:`export` for the arguments.
+
+    Raises:
+        ParagonError: a subclass that says what is wrong; no model file is left then.
+    """
     try:
-        from paragonsr2.export.onnx import export_onnx
+        from paragonsr2.export.release import release_onnx
         from paragonsr2.weights.store import load_checkpoint
     except ModuleNotFoundError as error:
         raise MissingExtraError("exporting", "torch") from error
-    from paragonsr2.variants import ARCH_PREFIX
 
-    checkpoint = load_checkpoint(model, scale=scale)
-    variant = checkpoint.description.variant
-    path = output / f"{ARCH_PREFIX}{variant}_fp32.onnx"
-    exported = export_onnx(checkpoint.network, variant, path, training=checkpoint.training)
-    for parity in exported.parity:
-        print(f"{parity.width:>4} x {parity.height:<4} largest error {parity.max_error:.2e}")
-    print(exported.path)
+    checkpoint = load_checkpoint(model, arch=arch, scale=scale, upsampler_alpha=upsampler_alpha)
+    released = release_onnx(checkpoint, output, val_dir=val_dir, opset=opset)
+    for one in released:
+        print(f"{one.precision}  {one.path}")
+        for parity in one.parity:
+            mark = "  worst" if parity is one.worst else ""
+            print(f"  {parity.name:<28} {parity.max_error:9.2e}  {parity.psnr:7.2f} dB{mark}")

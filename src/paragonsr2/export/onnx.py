@@ -1,4 +1,9 @@
-"""Export of the deployed network to one dynamic ONNX file with everything it says of itself."""
+"""The deployed network as one dynamic ONNX graph with everything it says of itself.
+
+Two precisions: FP32, and strongly typed FP16, in which weights, activations, input and output
+are float16 and only norms and softmax are float32. TensorRT 11 has no other way to FP16, and
+every engine takes it.
+"""
 
 from __future__ import annotations
 
@@ -8,77 +13,74 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from copy import deepcopy
+from typing import Any, Literal
 
 import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 from paragonsr2.errors import ExportError
-from paragonsr2.export.parity import Parity, check_parity
-from paragonsr2.files import write_atomic
 from paragonsr2.measure.cost import network_cost
 from paragonsr2.network.generator import ParagonSR2
 from paragonsr2.variants import ARCH_PREFIX
 from paragonsr2.weights.store import FORMAT, describe
 
 OPSET = 18
+OPSETS = (17, 18, 20)
+
+OnnxPrecision = Literal["fp32", "fp16"]
+
 # Neither square nor a multiple of anything, so that no size is taken for a constant.
 _EXAMPLE = (2, 3, 37, 53)
 
 
-@dataclass(frozen=True)
-class Exported:
-    """A written model.
-
-    Attributes:
-        path: the file.
-        parity: how near it is to PyTorch, by size.
-    """
-
-    path: Path
-    parity: list[Parity]
-
-
-def export_onnx(
+def build_onnx(
     network: ParagonSR2,
     variant: str,
-    path: Path,
     *,
+    precision: OnnxPrecision = "fp32",
     opset: int = OPSET,
     training: Mapping[str, object] | None = None,
-) -> Exported:
-    """Collapse, export, check and write.
+) -> bytes:
+    """Collapse, trace and describe.
 
     Input ``input`` and output ``output`` are NCHW RGB 0..1, any batch, height and width.
 
     Args:
-        network: any form; unchanged.
+        network: any form, float32 on the CPU; unchanged.
         variant: short or full name.
-        path: ``*.onnx``.
-        opset: of the file.
+        precision: of the graph.
+        opset: 17, 18 or 20.
         training: digest for the metadata.
 
+    Returns:
+        A serialised model that the ONNX checker accepts, without external data.
+
     Raises:
-        ExportError: the exporter failed, or the model differs from the network.
-        OutputError: the file cannot be written.
+        ExportError: unknown opset, or the exporter or the checker failed.
     """
+    if opset not in OPSETS:
+        raise ExportError(f"opset {opset} is not made; take one of {', '.join(map(str, OPSETS))}")
     deployed = network if network.is_collapsed else network.collapse()
-    model = _trace(deployed, opset)
-    _describe(model, deployed, variant, training or {})
+    about = _metadata(deployed, variant, training or {})
+    model = _trace(deepcopy(deployed).half() if precision == "fp16" else deployed, max(opset, 18))
+    if precision == "fp16":
+        _float32_softmax(model)
+    if opset < 18:
+        _downgrade(model, opset)
+    _strip(model)
+    helper.set_model_props(model, about)
     content = model.SerializeToString()
     try:
         onnx.checker.check_model(content, full_check=True)
     except Exception as error:  # the checker raises several unrelated types
         raise ExportError(f"the ONNX checker refuses the exported model: {error}") from error
-    parity = check_parity(content, network)
-    write_atomic(path, content)
-    return Exported(path, parity)
+    return content
 
 
 def _trace(network: ParagonSR2, opset: int) -> onnx.ModelProto:
-    shapes = {0: "batch", 2: "height", 3: "width"}
+    dtype = next(network.parameters()).dtype
     chatter = logging.getLogger("torch.onnx")
     level = chatter.level
     chatter.setLevel(logging.ERROR)
@@ -87,10 +89,10 @@ def _trace(network: ParagonSR2, opset: int) -> onnx.ModelProto:
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network,
-                (torch.rand(_EXAMPLE),),
+                (torch.rand(_EXAMPLE, dtype=dtype),),
                 input_names=["input"],
                 output_names=["output"],
-                dynamic_shapes=(shapes,),
+                dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
                 opset_version=opset,
                 dynamo=True,
                 verbose=False,
@@ -104,12 +106,10 @@ def _trace(network: ParagonSR2, opset: int) -> onnx.ModelProto:
     return program.model_proto
 
 
-def _describe(
-    model: onnx.ModelProto, network: ParagonSR2, variant: str, training: Mapping[str, Any]
-) -> None:
+def _metadata(network: ParagonSR2, variant: str, training: Mapping[str, object]) -> dict[str, str]:
     about = describe(network, variant)
     cost = network_cost(network)
-    metadata = {
+    return {
         "format": FORMAT,
         "arch": ARCH_PREFIX + about.variant,
         "variant": about.variant,
@@ -123,11 +123,57 @@ def _describe(
         "kmacs_per_pixel": f"{cost.kmacs_per_pixel:.2f}",
         "training": json.dumps(dict(training), sort_keys=True),
     }
-    # Where the exporter was run, line by line, is of no use to anyone who gets the file.
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Drop where the exporter was run, line by line: of no use to anyone who gets the file."""
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
     del model.graph.metadata_props[:]
     del model.graph.value_info[:]
     model.doc_string = ""
-    onnx.helper.set_model_props(model, metadata)
+
+
+def _float32_softmax(model: onnx.ModelProto) -> None:
+    """Compute every softmax in float32; its sums of 256 terms lose too much in float16."""
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        if node.op_type != "Softmax":
+            nodes.append(node)
+            continue
+        (source,), (target,) = node.input, node.output
+        node.input[0], node.output[0] = f"{target}_in_fp32", f"{target}_in_fp32_done"
+        nodes += [
+            helper.make_node("Cast", [source], [node.input[0]], to=TensorProto.FLOAT),
+            node,
+            helper.make_node("Cast", [node.output[0]], [target], to=TensorProto.FLOAT16),
+        ]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _downgrade(model: onnx.ModelProto, opset: int) -> None:
+    """Rewrite an opset 18 graph for opset 17: the operators that changed between them."""
+    constants = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Split":
+            _drop_attributes(node, {"num_outputs"})
+        elif node.op_type == "Resize":
+            _drop_attributes(node, {"antialias", "keep_aspect_ratio_policy"})
+        elif node.op_type == "ReduceMean" and len(node.input) == 2:
+            axes = [int(axis) for axis in constants[node.input[1]]]
+            del node.input[1]
+            _drop_attributes(node, {"noop_with_empty_axes"})
+            node.attribute.append(helper.make_attribute("axes", axes))
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [i for i in model.graph.initializer if i.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    model.opset_import[0].version = opset
+
+
+def _drop_attributes(node: onnx.NodeProto, names: set[str]) -> None:
+    kept: list[Any] = [attribute for attribute in node.attribute if attribute.name not in names]
+    del node.attribute[:]
+    node.attribute.extend(kept)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,55 +17,100 @@ from paragonsr2.pixels.arrays import FloatNCHW
 
 #: Height and width of the pictures that parity is checked on: odd, tiny, and past a window.
 ODD_SIZES = ((1, 1), (7, 5), (33, 17), (47, 65), (3, 91))
+
+#: Largest absolute error of an FP32 model against PyTorch.
 TOLERANCE = 1e-4
+
+#: Least PSNR of an FP16 model against PyTorch in float32, decibel, peak 1.
+LEAST_PSNR = 50.0
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Largest absolute difference at one size."""
+    """How near a model comes to the network on one input.
 
+    Attributes:
+        name: of the input.
+        height, width: of the input.
+        max_error: largest absolute difference.
+        psnr: decibel, peak 1; inf if equal.
+    """
+
+    name: str
     height: int
     width: int
     max_error: float
+    psnr: float
 
 
-def check_parity(
-    model: bytes, network: ParagonSR2, sizes: Sequence[tuple[int, int]] = ODD_SIZES
-) -> list[Parity]:
-    """Run ``model`` in ONNX Runtime beside ``network`` in PyTorch on noise.
+def odd_inputs(sizes: Sequence[tuple[int, int]] = ODD_SIZES) -> Iterator[tuple[str, FloatNCHW]]:
+    """Noise of odd sizes, two pictures a batch."""
+    rng = np.random.default_rng(0)
+    for height, width in sizes:
+        yield f"noise {width}x{height}", rng.random((2, 3, height, width), dtype=np.float32)
 
-    Args:
-        model: a serialised ONNX model.
-        network: what it was made from, on the CPU in float32.
-        sizes: height and width of each input.
 
-    Returns:
-        One entry per size.
+def extreme_inputs() -> Iterator[tuple[str, FloatNCHW]]:
+    """Black, white, and a smooth picture with an edge, which float16 must bear."""
+    yield "black", np.zeros((1, 3, 64, 64), dtype=np.float32)
+    yield "white", np.ones((1, 3, 64, 64), dtype=np.float32)
+    y, x = np.mgrid[0:64, 0:64].astype(np.float32) / 64
+    smooth = 0.5 + 0.3 * np.sin(9 * x) * np.cos(7 * y) + 0.2 * (x + y > 1)
+    yield "smooth", np.broadcast_to(smooth, (1, 3, 64, 64)).astype(np.float32)
+
+
+def open_session(model: bytes) -> ort.InferenceSession:
+    """``model`` in ONNX Runtime on the CPU.
 
     Raises:
-        ExportError: the model does not run, or differs by more than 1e-4 anywhere.
+        ExportError: ONNX Runtime refuses it.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises a dozen unrelated types
         raise ExportError(f"ONNX Runtime refuses the exported model: {error}") from error
-    rng = np.random.default_rng(0)
+
+
+def check_parity(
+    model: bytes, network: ParagonSR2, inputs: Iterable[tuple[str, FloatNCHW]]
+) -> list[Parity]:
+    """Run ``model`` in ONNX Runtime beside ``network`` in PyTorch.
+
+    Args:
+        model: serialised, FP32 or FP16.
+        network: what it was made from, on the CPU in float32.
+        inputs: names and batches ``(B, 3, H, W)`` in 0..1.
+
+    Returns:
+        One entry per input.
+
+    Raises:
+        ExportError: the model does not run, gives another shape, NaN or Inf, or is too far
+            from PyTorch: FP32 by more than 1e-4 anywhere, FP16 below 50 dB.
+    """
+    session = open_session(model)
+    half = session.get_inputs()[0].type == "tensor(float16)"
     found: list[Parity] = []
-    for height, width in sizes:
-        x = rng.random((2, 3, height, width), dtype=np.float32)
+    for name, x in inputs:
         with torch.inference_mode():
             expected = network(torch.from_numpy(x)).numpy()
-        result = cast(FloatNCHW, session.run(None, {"input": x})[0])
+        given = x.astype(np.float16) if half else x
+        result = cast(FloatNCHW, session.run(None, {"input": given})[0]).astype(np.float32)
         if result.shape != expected.shape:
-            raise ExportError(f"{width}x{height}: shape {result.shape}, not {expected.shape}")
-        error = float(np.abs(result - expected).max())
-        # Not "error > TOLERANCE": NaN must fail too.
-        if not error <= TOLERANCE:
+            raise ExportError(f"{name}: shape {result.shape}, not {expected.shape}")
+        difference = result.astype(np.float64) - expected
+        max_error = float(np.abs(difference).max())
+        mse = float(np.mean(difference**2))
+        psnr = math.inf if mse == 0.0 else -10.0 * math.log10(mse) if mse > 0.0 else math.nan
+        # Not "too far": NaN must fail too.
+        near = psnr >= LEAST_PSNR if half else max_error <= TOLERANCE
+        if not near:
+            limit = f"at least {LEAST_PSNR:g} dB" if half else f"at most {TOLERANCE:g}"
             raise ExportError(
-                f"the exported model differs from PyTorch by {error:.2g} at {width}x{height}, "
-                f"more than {TOLERANCE:g}; nothing was written"
+                f"the {'FP16' if half else 'FP32'} model differs from PyTorch on {name}: "
+                f"{max_error:.2g}, {psnr:.1f} dB; it must be {limit}. Nothing was written"
             )
-        found.append(Parity(height, width, error))
+        found.append(Parity(name, x.shape[2], x.shape[3], max_error, psnr))
     return found

@@ -101,11 +101,14 @@ class LayerScale(nn.Module):
 
 
 class GlobalMean(nn.Module):
-    """``AdaptiveAvgPool2d(1)`` as the mean over height and width, which ONNX has as ReduceMean."""
+    """``AdaptiveAvgPool2d(1)`` as the mean over height and width, which ONNX has as ReduceMean.
+
+    In float32: the sum over an image overflows float16.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool ``(B, C, H, W)`` to ``(B, C, 1, 1)``."""
-        return x.mean(dim=(2, 3), keepdim=True)
+        return x.float().mean(dim=(2, 3), keepdim=True).to(x.dtype)
 
 
 class GlobalPool(nn.AdaptiveAvgPool2d):
