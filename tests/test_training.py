@@ -132,7 +132,7 @@ def test_starting_over_a_run_and_resuming_nothing_are_refused(config_path, tmp_p
     with pytest.raises(TrainingError, match="--resume"):
         train(config_path, "schedule.steps=2")
     with pytest.raises(TrainingError, match="another configuration"):
-        train(config_path, "schedule.steps=4", resume=True)
+        train(config_path, "schedule.steps=2", "schedule.lr=5e-4", resume=True)
     (tmp_path / "run" / STATE_FILE).write_bytes(b"damaged")
     with pytest.raises(TrainingError, match="no readable"):
         train(config_path, "schedule.steps=2", resume=True)
@@ -158,14 +158,14 @@ def test_pretrained_weights_are_the_start(config_path, tmp_path):
 def test_a_loss_that_is_no_number_stops_the_run(config_path, tmp_path, monkeypatch):
     train(config_path, stop_at=4)
     state = (tmp_path / "run" / STATE_FILE).read_bytes()
-    monkeypatch.setattr(PixelLoss, "forward", lambda self, sr, hr: sr.mean() * float("nan"))
+    monkeypatch.setattr(PixelLoss, "forward", lambda _self, sr, _hr: sr.mean() * float("nan"))
     with pytest.raises(TrainingError, match=r"lower schedule\.lr"):
         train(config_path, resume=True)
     assert (tmp_path / "run" / STATE_FILE).read_bytes() == state
 
 
 def test_a_dead_detail_path_stops_the_run(config_path, monkeypatch):
-    monkeypatch.setattr(PixelLoss, "forward", lambda self, sr, hr: sr.mean() * 0.0)
+    monkeypatch.setattr(PixelLoss, "forward", lambda _self, sr, _hr: sr.mean() * 0.0)
     with pytest.raises(TrainingError, match="detail has died"):
         train(config_path)
 

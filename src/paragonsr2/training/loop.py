@@ -110,9 +110,9 @@ class Trainer:
         torch.manual_seed(config.run.seed)
 
         self.output = config.run.output
-        self.digest = hashlib.sha256(
-            config.model_dump_json(exclude={"run": {"threads", "output"}}).encode()
-        ).hexdigest()
+        # A run may be made longer or shorter when it is resumed, and go on anywhere.
+        free = {"run": {"threads", "output"}, "schedule": {"steps"}}
+        self.digest = hashlib.sha256(config.model_dump_json(exclude=free).encode()).hexdigest()
         state_path = self.output / STATE_FILE
         if state_path.exists() and not resume:
             raise TrainingError(
