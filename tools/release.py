@@ -13,26 +13,35 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from paragonsr2.export.onnx import export_onnx
+from paragonsr2.export.release import release_onnx
 from paragonsr2.files import write_atomic
 from paragonsr2.measure.cost import network_cost
 from paragonsr2.weights.catalogue import CATALOGUE, FOLDER
 from paragonsr2.weights.store import load_checkpoint, save_checkpoint
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 QUALITY = ROOT / "results" / "quality"
 SETS = ("benchmark/Set5", "benchmark/Set14", "benchmark/Urban100-20", "val")
 
 
 def measure(model: Path, data: Path, result: Path) -> dict[str, dict[str, float]]:
     """Run ``paragonsr2 evaluate`` on the bundled ONNX file, as a user would."""
-    command = [sys.executable, "-m", "paragonsr2", "evaluate", "--model", str(model)]
-    command += ["--result", str(result), "--json", *(str(data / name) for name in SETS)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    name = model.relative_to(ROOT)  # where this checkout lies is nobody's business
+    command = [sys.executable, "-m", "paragonsr2", "evaluate", "--model", str(name)]
+    command += [
+        "--result",
+        str(result.resolve()),
+        "--json",
+        *(str(data.resolve() / part) for part in SETS),
+    ]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
     return json.loads(done.stdout)["sets"]
 
 
@@ -40,7 +49,9 @@ def main() -> None:
     """Bundle one checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--kind", default="fidelity", choices=["fidelity", "perceptual"])
+    parser.add_argument(
+        "--kind", default="fidelity", choices=["fidelity", "perceptual", "compressed"]
+    )
     parser.add_argument("--licence", default="MIT")
     parser.add_argument("--recipe", required=True, help="name of the file in configs/")
     parser.add_argument("--data", type=Path, required=True)
@@ -50,9 +61,18 @@ def main() -> None:
     about = checkpoint.description
     training = {**checkpoint.training, "recipe": options.recipe}
     name = f"paragonsr2_{about.variant}_x{about.scale}_{options.kind}"
-    onnx_path, tensors_path = FOLDER / f"{name}.onnx", FOLDER / f"{name}.safetensors"
-    export_onnx(checkpoint.network, about.variant, onnx_path, training=training)
-    save_checkpoint(tensors_path, checkpoint.network, about.variant, training)
+    files = {
+        "onnx": FOLDER / f"{name}_fp32.onnx",
+        "onnx_fp16": FOLDER / f"{name}_fp16.onnx",
+        "safetensors": FOLDER / f"{name}.safetensors",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        described = replace(checkpoint, training=training)
+        proofs = release_onnx(described, Path(folder), val_dir=options.data / "val")
+        for kind, proof in zip(("onnx", "onnx_fp16"), proofs, strict=True):
+            shutil.copyfile(proof.path, files[kind])
+            print(f"{proof.precision}: worst {proof.worst.psnr:.1f} dB on {proof.worst.name}")
+    save_checkpoint(files["safetensors"], checkpoint.network, about.variant, training)
     cost = network_cost(checkpoint.network)
     entry = {
         "variant": about.variant,
@@ -63,10 +83,10 @@ def main() -> None:
         "kmacs_per_pixel": round(cost.kmacs_per_pixel, 2),
         "files": {
             kind: {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-            for kind, path in (("onnx", onnx_path), ("safetensors", tensors_path))
+            for kind, path in files.items()
         },
         "training": training,
-        "quality": measure(onnx_path, options.data, QUALITY / f"{name}.json"),
+        "quality": measure(files["onnx"], options.data, QUALITY / f"{name}.json"),
     }
     table = json.loads(CATALOGUE.read_text(encoding="utf-8"))
     key = (about.variant, about.scale, options.kind)

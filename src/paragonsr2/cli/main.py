@@ -6,6 +6,8 @@ Nothing heavy is imported here: ``--help`` must not wait for PyTorch.
 from __future__ import annotations
 
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -55,15 +57,22 @@ def root(
     """Enlarge images 2, 3, 4 or 8 times with two-path networks."""
 
 
-def main() -> None:
-    """Run the command and turn errors into one line and an exit code."""
+@contextmanager
+def exit_on_error(program: str) -> Generator[None]:
+    """Turn errors into one line on stderr and the exit code they carry."""
     try:
-        app()
+        yield
     except ParagonError as error:
-        print(f"paragonsr2: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("paragonsr2: interrupted", file=sys.stderr)
+        print(f"{program}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(0)
+
+
+def main() -> None:
+    """Run the command."""
+    with exit_on_error("paragonsr2"):
+        app()
