@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from conftest import photo_like
 from paragonsr2.errors import BackendError, ImageError, TileError
 from paragonsr2.upscale import upscaler as upscaler_module
-from paragonsr2.upscale.backends import ClassicalBackend, TorchBackend, require_finite
+from paragonsr2.upscale.backends import (
+    ClassicalBackend,
+    TorchBackend,
+    providers,
+    run_finite,
+)
 from paragonsr2.upscale.tiling import auto_tile, plan, spans
 from paragonsr2.upscale.upscaler import Upscaler
 
@@ -132,9 +137,54 @@ def test_what_is_no_image_is_refused():
             up(bad)
 
 
-def test_nan_is_an_error():
-    with pytest.raises(BackendError, match="NaN"):
-        require_finite(np.full((1, 3, 2, 2), np.nan, np.float32), ClassicalBackend(2, None))
+class Failing(ClassicalBackend):
+    """Gives NaN, and in float32 what it is told."""
+
+    def __init__(self, twin):
+        super().__init__(2, 0.0)
+        self.twin, self.asked = twin, 0
+
+    def run(self, x):
+        return np.full_like(super().run(x), np.nan)
+
+    def in_fp32(self):
+        self.asked += 1
+        return self.twin
+
+
+def test_nan_is_tried_once_in_float32_then_an_error():
+    x = np.full((1, 3, 4, 4), 0.5, np.float32)
+    backend = Failing(ClassicalBackend(2, 0.0))
+    np.testing.assert_allclose(run_finite(backend, x), 0.5, atol=1e-6)
+    assert backend.asked == 1
+    with pytest.raises(BackendError, match="in float32 too"):
+        run_finite(Failing(Failing(None)), x)
+    with pytest.raises(BackendError, match=r"NaN or Inf$"):
+        run_finite(Failing(None), x)
+
+
+def test_a_narrow_torch_backend_has_a_wide_twin(make_stirred):
+    network = make_stirred("realtime").collapse()
+    narrow = TorchBackend(network, device="cpu", precision="bf16")
+    x = np.random.default_rng(0).random((1, 3, 24, 24), dtype=np.float32)
+    wide = TorchBackend(network, device="cpu", precision="fp32")
+    assert wide.in_fp32() is None
+    np.testing.assert_allclose(narrow.in_fp32().run(x), wide.run(x), atol=1e-6)
+    assert np.abs(narrow.run(x) - wide.run(x)).max() > 1e-5
+
+
+def test_providers_are_chosen_openly():
+    cpu, cuda = "CPUExecutionProvider", "CUDAExecutionProvider"
+    tensorrt = "TensorrtExecutionProvider"
+    assert [name for name, _ in providers("auto", [tensorrt, cuda, cpu])] == [cuda, cpu]
+    assert providers("auto", [cpu]) == [(cpu, {})]
+    assert providers("cuda:1", [cuda, cpu]) == [(cuda, {"device_id": 1})]
+    assert providers("tensorrt", [tensorrt, cpu]) == [(tensorrt, {})]
+    for device, mend in (("cuda", "onnxruntime-gpu"), ("directml", "directml"), ("x", "take auto")):
+        with pytest.raises(BackendError, match=mend):
+            providers(device, [cpu])
+    with pytest.raises(BackendError, match="cuda:0"):
+        providers("cuda:zero", [cuda, cpu])
 
 
 def test_torch_and_numpy_agree_on_the_base(make_stirred):

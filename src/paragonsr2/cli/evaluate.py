@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-import numpy as np
 import typer
 
 from paragonsr2.cli.options import (
@@ -83,6 +82,8 @@ def _set_name(folder: Path) -> str:
 
 
 def _evaluate_folder(up: Upscaler, folder: Path) -> dict[str, Score]:
+    import numpy as np
+
     from paragonsr2.measure.quality import evaluate_image
     from paragonsr2.pixels.files import READABLE, read_picture
 

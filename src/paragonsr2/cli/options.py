@@ -14,6 +14,7 @@ class BackendChoice(enum.StrEnum):
     auto = "auto"
     onnxruntime = "onnxruntime"
     torch = "torch"
+    openvino = "openvino"
     tensorrt = "tensorrt"
 
 

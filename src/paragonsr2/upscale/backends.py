@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
@@ -14,10 +16,26 @@ from paragonsr2.pixels.kernels import polyphase_taps
 from paragonsr2.pixels.resize import bicubic, magic
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from paragonsr2.network.generator import ParagonSR2
 
-BackendName = Literal["auto", "onnxruntime", "torch", "tensorrt"]
+BackendName = Literal["auto", "onnxruntime", "torch", "openvino", "tensorrt"]
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
+TorchMode = Literal["eager", "compiled", "graphs"]
+
+CPU_PROVIDER = "CPUExecutionProvider"
+
+#: Execution provider and the package that carries it, by device.
+PROVIDERS = {
+    "cpu": (CPU_PROVIDER, "onnxruntime"),
+    "cuda": ("CUDAExecutionProvider", "onnxruntime-gpu"),
+    "tensorrt": ("TensorrtExecutionProvider", "onnxruntime-gpu"),
+    "directml": ("DmlExecutionProvider", "onnxruntime-directml"),
+    "coreml": ("CoreMLExecutionProvider", "onnxruntime"),
+    "openvino": ("OpenVINOExecutionProvider", "onnxruntime-openvino"),
+}
+AUTO = ("cuda", "directml", "coreml")
 
 # What a foreign ONNX file does not say about itself.
 UNKNOWN_HALO = 32
@@ -43,6 +61,15 @@ class Backend(Protocol):
 
     def run(self, x: FloatNCHW) -> FloatNCHW:
         """Enlarge ``(1, 3, H, W)``, nominally 0..1; the result is not clipped."""
+        ...
+
+
+@runtime_checkable
+class NarrowBackend(Backend, Protocol):
+    """A backend that can do in float32 what it does in a narrower format."""
+
+    def in_fp32(self) -> Backend | None:
+        """The same model in float32 on the same device; None where it is that already."""
         ...
 
 
@@ -87,43 +114,58 @@ class ClassicalBackend:
 
 
 class OnnxBackend:
-    """ONNX Runtime on the CPU, or on CUDA where its provider is installed.
+    """ONNX Runtime with one execution provider; it never falls back to another unsaid.
 
     Args:
         model: path of a one-file ONNX model, or its bytes.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: see :func:`providers`.
         threads: 0 = as many as there are cores.
+        fp32: the float32 twin of an fp16 ``model``, for tiles on which fp16 fails.
 
     Raises:
         WeightsError: no readable model, or one that needs files beside it.
         BackendError: the device is not there, or the model does not enlarge.
     """
 
-    def __init__(self, model: Path | bytes, *, device: str = "auto", threads: int = 0) -> None:
+    def __init__(
+        self,
+        model: Path | bytes,
+        *,
+        device: str = "auto",
+        threads: int = 0,
+        fp32: Callable[[], bytes] | None = None,
+    ) -> None:
         import onnxruntime as ort
 
         label = model.name if isinstance(model, Path) else "model"
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = threads
-        provider, provider_options = _provider(device, ort.get_available_providers())
         content = read_model(model) if isinstance(model, Path) else model
-        try:
-            self.session = ort.InferenceSession(
-                content, options, providers=[(provider, provider_options)]
-            )
-        except Exception as error:  # ONNX Runtime raises a dozen unrelated types
-            reason = " ".join(str(error).split())
-            raise WeightsError(
-                f"{label} is no ONNX model that runs here: {reason[:160]}"
-            ) from error
-        if self.session.get_providers()[0] != provider:
-            raise BackendError(f"{provider} did not start; --device cpu runs everywhere")
-        self.input = self.session.get_inputs()[0].name
-        self.half = self.session.get_inputs()[0].type == "tensor(float16)"
-        kind = "fp16" if self.half else "fp32"
-        self.name = f"onnxruntime {provider.removesuffix('ExecutionProvider')} {kind}"
-        about = self.session.get_modelmeta().custom_metadata_map
+        refused: list[str] = []
+        for provider, settings in providers(device, ort.get_available_providers()):
+            short = provider.removesuffix("ExecutionProvider")
+            options = ort.SessionOptions()
+            options.log_severity_level = 4
+            options.intra_op_num_threads = threads
+            try:
+                session = ort.InferenceSession(content, options, providers=[(provider, settings)])
+            except Exception as error:  # ONNX Runtime raises a dozen unrelated types
+                reason = " ".join(str(error).split())
+                if provider == CPU_PROVIDER:
+                    raise WeightsError(
+                        f"{label} is no ONNX model that runs here: {reason[:160]}"
+                    ) from error
+                refused.append(f"{short} did not start: {reason[:80]}")
+                continue
+            if session.get_providers()[0] == provider:
+                break
+            refused.append(f"{short} did not start")
+        else:
+            raise BackendError(f"{'; '.join(refused)}; --device cpu runs everywhere")
+        self.session, self.device, self.fp32 = session, device, fp32
+        self.input = session.get_inputs()[0].name
+        self.half = session.get_inputs()[0].type == "tensor(float16)"
+        why = f" ({'; '.join(refused)})" if refused else ""
+        self.name = f"onnxruntime {short} {'fp16' if self.half else 'fp32'}{why}"
+        about = session.get_modelmeta().custom_metadata_map
         try:
             self.scale = int(about["scale"]) if "scale" in about else self._probe_scale(label)
             self.halo = int(about.get("tile_halo", UNKNOWN_HALO))
@@ -151,6 +193,10 @@ class OnnxBackend:
                 f"ONNX Runtime failed: {reason[:200]}; try a smaller --tile"
             ) from error
 
+    def in_fp32(self) -> OnnxBackend | None:
+        """The float32 twin, if one was given."""
+        return OnnxBackend(self.fp32(), device=self.device) if self.fp32 else None
+
 
 def read_model(path: Path) -> bytes:
     """The bytes of an ONNX file; given as bytes, it cannot reach for files beside it.
@@ -164,30 +210,54 @@ def read_model(path: Path) -> bytes:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _provider(device: str, available: list[str]) -> tuple[str, dict[str, object]]:
+def providers(device: str, available: Sequence[str]) -> list[tuple[str, dict[str, object]]]:
+    """Execution providers to try, in order, with their settings.
+
+    Args:
+        device: ``cpu``, ``cuda[:N]``, ``tensorrt[:N]``, ``directml[:N]``, ``coreml``,
+            ``openvino``, or ``auto``: the first of CUDA, DirectML, CoreML and the CPU that
+            is there. TensorRT and OpenVINO are taken only when named: they compile for long.
+        available: what this build of ONNX Runtime has.
+
+    Raises:
+        BackendError: no such device, or its provider is not installed.
+    """
     kind, _, index = device.partition(":")
-    has_cuda = "CUDAExecutionProvider" in available
-    if kind == "cuda" and not has_cuda:
-        raise BackendError("ONNX Runtime has no CUDA here: pip install onnxruntime-gpu")
-    if kind == "cuda" or (kind == "auto" and has_cuda):
-        return "CUDAExecutionProvider", {"device_id": int(index or 0)}
-    return "CPUExecutionProvider", {}
+    if index and not index.isdigit():
+        raise BackendError(f"'{device}' is no device; write cuda:0")
+    if kind == "auto":
+        found = [(PROVIDERS[name][0], {}) for name in AUTO if PROVIDERS[name][0] in available]
+        return [*found, (CPU_PROVIDER, {})]
+    if kind not in PROVIDERS:
+        known = ", ".join(PROVIDERS)
+        raise BackendError(f"there is no device '{device}'; take auto or one of {known}")
+    provider, package = PROVIDERS[kind]
+    if provider not in available:
+        raise BackendError(f"ONNX Runtime has no {kind} here: pip install {package}")
+    return [(provider, {"device_id": int(index)} if index else {})]
 
 
 class TorchBackend:
-    """PyTorch, eager.
+    """PyTorch, in the channels-last memory format.
 
     Args:
         network: any form; it is moved and set to evaluation mode.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto`` is fp16 on CUDA and fp32 on the CPU.
+        mode: ``eager``; ``compiled`` by torch.compile; or ``graphs``, compiled and replayed
+            as CUDA graphs, one for each size of tile.
 
     Raises:
         BackendError: the device is not there.
     """
 
     def __init__(
-        self, network: ParagonSR2, *, device: str = "auto", precision: Precision = "auto"
+        self,
+        network: ParagonSR2,
+        *,
+        device: str = "auto",
+        precision: Precision = "auto",
+        mode: TorchMode = "eager",
     ) -> None:
         import torch
 
@@ -203,8 +273,18 @@ class TorchBackend:
             precision
         ]
         self.device = torch.device(device)
+        if mode == "graphs" and self.device.type != "cuda":
+            raise BackendError("CUDA graphs need a CUDA device; take compiled")
+        self.wide = network if self.dtype != torch.float32 else None
+        if self.wide is not None:
+            network = copy.deepcopy(network)
         self.network = channels_last(network.eval().to(self.device, self.dtype))
-        self.name = f"torch {device} {precision}"
+        self.forward: Callable[[Tensor], Tensor] = self.network
+        if mode != "eager":
+            graphs = "reduce-overhead" if mode == "graphs" else "default"
+            compiled = torch.compile(self.network, mode=graphs, dynamic=mode == "compiled")
+            self.forward = cast("Callable[[Tensor], Tensor]", compiled)
+        self.name = f"torch {device} {precision}" + (f" {mode}" if mode != "eager" else "")
         self.scale = network.scale
         self.halo, self.multiple_of = network.tile_halo, network.tile_multiple
         self.bytes_per_pixel = 4 * network.floats_per_pixel
@@ -215,23 +295,39 @@ class TorchBackend:
 
         with torch.inference_mode():
             batch = torch.from_numpy(x).to(self.device, self.dtype)
-            return (
-                self.network(batch.contiguous(memory_format=torch.channels_last))
-                .float()
-                .cpu()
-                .numpy()
-            )
+            result = self.forward(batch.contiguous(memory_format=torch.channels_last))
+            return result.float().cpu().numpy()
+
+    def in_fp32(self) -> TorchBackend | None:
+        """The same network in float32, on the same device."""
+        if self.wide is None:
+            return None
+        return TorchBackend(self.wide, device=str(self.device), precision="fp32")
 
 
-def require_finite(result: FloatNCHW, backend: Backend) -> FloatNCHW:
-    """Pass ``result`` on unless it holds NaN or Inf.
+def run_finite(backend: Backend, x: FloatNCHW) -> FloatNCHW:
+    """Enlarge ``(1, 3, H, W)``; where the result holds NaN or Inf, once more in float32.
 
     Raises:
-        BackendError: it does.
+        BackendError: it does so in float32 too.
     """
-    if not math.isfinite(float(result.sum(dtype=np.float64))):
-        raise BackendError(f"{backend.name} gave NaN or Inf; try --precision fp32")
-    return result
+    result = backend.run(x)
+    if _is_finite(result):
+        return result
+    wide = backend.in_fp32() if isinstance(backend, NarrowBackend) else None
+    if wide is not None:
+        result = wide.run(x)
+        if _is_finite(result):
+            return result
+    raise BackendError(
+        f"{backend.name} gave NaN or Inf"
+        + (", in float32 too: the weights or the input are damaged" if wide else "")
+    )
+
+
+def _is_finite(x: FloatNCHW) -> bool:
+    # A sum in double precision is finite only where every term is.
+    return math.isfinite(float(x.sum(dtype=np.float64)))
 
 
 def load_torch_network(path: Path) -> ParagonSR2:

@@ -21,8 +21,10 @@ from paragonsr2.upscale.backends import (
     Precision,
     TorchBackend,
     load_torch_network,
-    require_finite,
+    read_model,
+    run_finite,
 )
+from paragonsr2.upscale.openvino import OpenVinoBackend
 from paragonsr2.upscale.tensorrt import open_engine
 from paragonsr2.upscale.tiling import MIN_TILE, Tile, auto_tile, plan
 from paragonsr2.weights.catalogue import bundled_bytes, bundled_path, find
@@ -71,7 +73,15 @@ def open_backend(
         raise BackendError(_ENGINES_ONLY)
     if backend == "torch":
         return _open_file(bundled_path(entry, "safetensors"), backend, device, precision)
-    _require_fp32(precision)
+    if backend == "openvino":
+        return OpenVinoBackend(bundled_bytes(entry, "onnx"), device=device, precision=precision)
+    if precision == "fp16":
+        return OnnxBackend(
+            bundled_bytes(entry, "onnx_fp16"),
+            device=device,
+            fp32=lambda: bundled_bytes(entry, "onnx"),
+        )
+    _require_onnx_precision(precision)
     return OnnxBackend(bundled_bytes(entry, "onnx"), device=device)
 
 
@@ -103,16 +113,20 @@ def _open_file(path: Path, backend: BackendName, device: str, precision: Precisi
     if path.suffix.lower() == ".onnx":
         if backend == "torch":
             raise BackendError("PyTorch runs checkpoints, not ONNX files; leave --backend away")
-        _require_fp32(precision)
-        return OnnxBackend(path, device=device)
-    if backend == "onnxruntime":
-        raise BackendError(f"ONNX Runtime cannot run {path.name}; export it first")
+        if backend == "openvino":
+            return OpenVinoBackend(read_model(path), device=device, precision=precision)
+        opened = OnnxBackend(path, device=device)
+        if precision not in ("auto", "fp16" if opened.half else "fp32"):
+            raise BackendError(f"{path.name} is not {precision}; leave --precision away")
+        return opened
+    if backend in ("onnxruntime", "openvino"):
+        raise BackendError(f"{backend} cannot run {path.name}; paragonsr2 export makes an ONNX")
     return TorchBackend(load_torch_network(path), device=device, precision=precision)
 
 
-def _require_fp32(precision: Precision) -> None:
-    if precision not in ("auto", "fp32"):
-        raise BackendError(f"the ONNX model is fp32; {precision} needs --backend torch")
+def _require_onnx_precision(precision: Precision) -> None:
+    if precision == "bf16":
+        raise BackendError("ONNX models are fp32 or fp16; bf16 needs --backend torch")
 
 
 class Upscaler:
@@ -121,8 +135,9 @@ class Upscaler:
     Args:
         model: see :func:`open_backend`.
         scale: wanted enlargement; None takes a file's own, and 2 for all others.
-        backend: ``auto``, ``onnxruntime``, ``torch`` or ``tensorrt``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        backend: ``auto``, ``onnxruntime``, ``torch``, ``openvino`` or ``tensorrt``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; more in ONNX Runtime, see
+            :func:`paragonsr2.upscale.backends.providers`.
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
         tile: side of a tile in input pixels, ``auto`` by memory, or ``off``.
 
@@ -232,7 +247,7 @@ class Upscaler:
         """Through the network, which is made for RGB; grey comes back as grey."""
         grey = x.shape[1] == 1
         rgb = np.repeat(x, 3, axis=1) if grey else x
-        result = require_finite(self.backend.run(np.ascontiguousarray(rgb)), self.backend)
+        result = run_finite(self.backend, np.ascontiguousarray(rgb))
         return result.mean(axis=1, keepdims=True) if grey else result
 
 

@@ -1,0 +1,112 @@
+"""OpenVINO as a backend: Intel's processors, integrated GPUs and NPUs."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+
+from paragonsr2.errors import BackendError, MissingExtraError, WeightsError
+from paragonsr2.pixels.arrays import FloatNCHW
+from paragonsr2.upscale.backends import OnnxBackend, Precision
+
+
+class OpenVinoBackend:
+    """An ONNX model in OpenVINO.
+
+    Args:
+        model: a serialised one-file ONNX model.
+        device: ``cpu``; ``auto``, which takes a GPU if OpenVINO finds one; or an OpenVINO
+            device such as ``gpu``, ``gpu.1`` or ``npu``.
+        precision: ``fp32`` computes in float32; ``fp16`` allows the device to compute in float16;
+            ``auto`` is fp32 on the CPU and fp16 elsewhere.
+        threads: 0 = as many as there are cores.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        WeightsError: it cannot read the model.
+        BackendError: there is no such device, or it cannot run the model.
+    """
+
+    def __init__(
+        self,
+        model: bytes,
+        *,
+        device: str = "auto",
+        precision: Precision = "auto",
+        threads: int = 0,
+    ) -> None:
+        try:
+            import openvino
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("the OpenVINO backend", "openvino") from error
+        if precision == "bf16":
+            raise BackendError("OpenVINO runs fp32 or fp16 here; bf16 needs --backend torch")
+        # One reader of the model's metadata, whatever engine runs it.
+        about = OnnxBackend(model, device="cpu", threads=1)
+        self.model, self.threads = model, threads
+        self.scale, self.halo, self.multiple_of = about.scale, about.halo, about.multiple_of
+        self.bytes_per_pixel = about.bytes_per_pixel
+        self.half = about.half
+        core = cast(Any, openvino).Core()
+        self.device = _device(device, list(core.available_devices))
+        if precision == "auto":
+            precision = "fp32" if self.device == "CPU" else "fp16"
+        self.precision = precision
+        settings: dict[str, object] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "f16",
+        }
+        if self.device == "CPU" and threads:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        try:
+            network = core.read_model(model)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise WeightsError(f"OpenVINO cannot read the model: {reason[:160]}") from error
+        try:
+            self.compiled = core.compile_model(network, self.device, settings)
+        except RuntimeError as error:
+            raise BackendError(_line(f"OpenVINO cannot run on {self.device}", error)) from error
+        self.name = f"openvino {self.device} {precision}"
+
+    def run(self, x: FloatNCHW) -> FloatNCHW:
+        """Enlarge ``(1, 3, H, W)``.
+
+        Raises:
+            BackendError: OpenVINO failed.
+        """
+        try:
+            result = self.compiled(x.astype(np.float16) if self.half else x)[0]
+        except RuntimeError as error:
+            raise BackendError(_line("OpenVINO failed; try a smaller --tile", error)) from error
+        # OpenVINO overwrites its output in the next call.
+        return np.array(result, dtype=np.float32)
+
+    def in_fp32(self) -> OpenVinoBackend | None:
+        """The same model computed in float32, on the same device."""
+        if self.precision == "fp32":
+            return None
+        return OpenVinoBackend(
+            self.model, device=self.device, precision="fp32", threads=self.threads
+        )
+
+
+def _device(asked: str, available: list[str]) -> str:
+    """OpenVINO's name of a device.
+
+    Raises:
+        BackendError: it is not there.
+    """
+    wanted = asked.upper()
+    if wanted == "AUTO":
+        return next((name for name in available if name.startswith("GPU")), "CPU")
+    if wanted not in available:
+        there = ", ".join(name.lower() for name in available)
+        raise BackendError(f"OpenVINO has no device '{asked}'; there is {there}")
+    return wanted
+
+
+def _line(what: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    return f"{what}: {reason[:160]}"

@@ -1,0 +1,47 @@
+"""The OpenVINO backend runs the real library."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from conftest import photo_like
+from paragonsr2.errors import BackendError
+from paragonsr2.export.onnx import build_onnx
+from paragonsr2.upscale.backends import OnnxBackend
+from paragonsr2.upscale.upscaler import Upscaler
+
+openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
+
+
+def test_openvino_equals_onnx_runtime_on_bundled_weights():
+    x = photo_like(50, 41).astype(np.float32) / 255
+    up = Upscaler("realtime", 2, backend="openvino", device="cpu")
+    assert up.backend.name == "openvino CPU fp32"
+    np.testing.assert_allclose(up(x), Upscaler("realtime", 2)(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["stream", "photo"])
+def test_openvino_runs_every_kind_of_block_at_odd_sizes(make_small, variant):
+    from paragonsr2.upscale.openvino import OpenVinoBackend
+
+    model = build_onnx(make_small(variant), variant)
+    ours, theirs = OpenVinoBackend(model, device="cpu"), OnnxBackend(model, device="cpu")
+    rng = np.random.default_rng(0)
+    for height, width in ((1, 1), (7, 5), (33, 17)):
+        x = rng.random((1, 3, height, width), dtype=np.float32)
+        np.testing.assert_allclose(ours.run(x), theirs.run(x), atol=1e-4)
+
+
+def test_results_are_not_overwritten_by_the_next_call():
+    backend = Upscaler("realtime", 2, backend="openvino", device="cpu").backend
+    x = np.random.default_rng(0).random((1, 3, 8, 8), dtype=np.float32)
+    first = backend.run(x)
+    kept = first.copy()
+    backend.run(1 - x)
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_a_missing_device_is_said():
+    with pytest.raises(BackendError, match="there is cpu"):
+        Upscaler("realtime", 2, backend="openvino", device="npu.7")
