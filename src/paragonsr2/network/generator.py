@@ -25,8 +25,11 @@ from paragonsr2.network.blocks import GateBlock, NanoBlock, ParagonBlock
 from paragonsr2.network.heads import ContentAwareDetailProcessor, Upsampler
 from paragonsr2.variants import SCALES, VARIANTS, Variant, variant_name
 
-# Context of the Gate blocks widens within each group: a few hundred pixels are seen in all.
+# Context of the Gate blocks widens within each group.
 GATE_DILATIONS = (1, 2, 4)
+
+MAX_WINDOW = 64
+MAX_EXPANSION = 16
 
 #: Scalar in every saved state: the base path, which no shape tells.
 ALPHA_KEY = "upsampler_alpha"
@@ -65,7 +68,8 @@ class Paths(NamedTuple):
     """What the two paths hold before they are summed.
 
     Attributes:
-        base: ``(B, 3 * last_scale**2, H', W')``, the classical enlargement, unshuffled.
+        base: the classical enlargement, ``(B, 3 * scale**2, H, W)`` before its shuffle, or
+            ``(B, 3, H * scale, W * scale)`` where the upsampler works in stages.
         detail: the same shape, what the network adds.
         gate: ``(B, 1, H, W)`` in 0.5..1.5, or None in variants without a gate map.
     """
@@ -147,13 +151,15 @@ class ParagonSR2(nn.Module):
         if scale not in SCALES:
             raise ScaleError(f"scale {scale} is not one of {', '.join(map(str, SCALES))}")
         window = variant.window if window_size is None else window_size
-        if bool(window) != bool(variant.window) or window % 2:
+        # The bounds keep a hostile checkpoint from asking for all memory.
+        if bool(window) != bool(variant.window) or window % 2 or window > MAX_WINDOW:
+            mend = f"give an even number up to {MAX_WINDOW}"
             raise OptionError(
                 f"window_size {window} does not fit: "
-                + ("give an even number" if variant.window else "this variant has no attention")
+                + (mend if variant.window else "this variant has no attention")
             )
-        if expansion < 1:
-            raise OptionError(f"expansion is {expansion}; give 1 or more")
+        if not 1 <= expansion <= MAX_EXPANSION:
+            raise OptionError(f"expansion is {expansion}; give 1 to {MAX_EXPANSION}")
         c = variant.channels
         self.scale = scale
         self.upsampler_alpha = upsampler_alpha
@@ -202,11 +208,19 @@ class ParagonSR2(nn.Module):
         detail = self.upsampler(features)
         if self.detail_gain is not None:
             detail = detail * self.detail_gain
-        if self.upsampler.last_scale == self.scale:
-            base = self.base.phases(x)
-        else:
-            base = F.pixel_unshuffle(self.base(x), self.upsampler.last_scale)
-        return Paths(base, detail, gate)
+        if self._direct:
+            return Paths(self.base.phases(x), detail, gate)
+        return Paths(self.base(x), F.pixel_shuffle(detail, self.upsampler.last_scale), gate)
+
+    def join(self, paths: Paths) -> Tensor:
+        """The picture ``(B, 3, H * scale, W * scale)`` that both paths add up to."""
+        total = paths.base + paths.detail
+        # Where one shuffle does it all, adding before it saves a pass over the large picture.
+        return F.pixel_shuffle(total, self.scale) if self._direct else total
+
+    @property
+    def _direct(self) -> bool:
+        return self.upsampler.last_scale == self.scale
 
     def forward(self, x: Tensor) -> Tensor:
         """Enlarge a batch of pictures.
@@ -217,8 +231,7 @@ class ParagonSR2(nn.Module):
         Returns:
             ``(B, 3, H * scale, W * scale)``, dtype of ``x``, not clipped.
         """
-        paths = self.paths(x)
-        return F.pixel_shuffle(paths.base + paths.detail, self.upsampler.last_scale)
+        return self.join(self.paths(x))
 
     @torch.no_grad()
     def collapse(self) -> ParagonSR2:

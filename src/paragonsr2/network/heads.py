@@ -62,7 +62,7 @@ class Upsampler(nn.Module):
     """Features to detail by PixelShuffle, at once or in x2 stages with a convolution between.
 
     The last convolution starts at zero, so that an untrained network is its base path. The
-    last shuffle is left to the caller, who may add the base before it.
+    last shuffle, by ``last_scale``, is left to the caller, who may add the base before it.
 
     Args:
         channels: width of the features.

@@ -264,9 +264,7 @@ class Trainer:
             for pair in val:
                 x = torch.from_numpy(to_float(pair.lr)).to(self.accelerator.device)
                 paths = network.paths(x.contiguous(memory_format=torch.channels_last))
-                sr = torch.nn.functional.pixel_shuffle(
-                    paths.base + paths.detail, network.upsampler.last_scale
-                )
+                sr = network.join(paths)
                 detail_rms.append(float(paths.detail.square().mean().sqrt()))
                 if paths.gate is not None:
                     gate_mean.append(float(paths.gate.mean()))
