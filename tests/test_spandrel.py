@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from types import ModuleType
 
 import pytest
 import torch
@@ -12,33 +10,15 @@ from safetensors.torch import save_file
 
 from conftest import stirred
 from paragonsr2.errors import WeightsError
+from paragonsr2.measure.torchvision_names import torchvision_names
 from paragonsr2.network.generator import ALPHA_KEY, ParagonSR2, build
 from paragonsr2.variants import SCALES, VARIANTS
 from paragonsr2.weights.store import save_checkpoint
 
 
-def torchvision_stand_in():
-    """The few names that spandrel imports from torchvision, none of which our networks use.
-
-    torchvision itself has no wheel that loads beside the CPU build of torch.
-    """
-    names = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
-    modules = {name: ModuleType(name) for name in names}
-    functional = modules[names[-1]]
-    functional.InterpolationMode = object
-    functional.rotate = functional.normalize = None
-    return modules
-
-
 @pytest.fixture(scope="module")
 def spandrel():
-    with pytest.MonkeyPatch.context() as patch:
-        # Only while spandrel is imported: nothing else is to take the stand-in for the library.
-        try:
-            import torchvision  # noqa: F401
-        except (ImportError, RuntimeError):
-            for name, module in torchvision_stand_in().items():
-                patch.setitem(sys.modules, name, module)
+    with torchvision_names():
         library = pytest.importorskip("spandrel", reason="spandrel is not installed")
     from paragonsr2.spandrel import install
 

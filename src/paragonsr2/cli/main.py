@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from paragonsr2.cli.benchmark import benchmark
 from paragonsr2.cli.engine import engine
 from paragonsr2.cli.evaluate import evaluate
 from paragonsr2.cli.export import export
@@ -36,6 +37,7 @@ app.command()(inspect)
 app.command()(evaluate)
 app.command()(export)
 app.command()(engine)
+app.command()(benchmark)
 app.command()(train)
 
 

@@ -26,12 +26,18 @@ class Timing:
     calls: int
 
 
+def noise_inputs(height: int, width: int, *, count: int = 3, seed: int = 0) -> list[FloatNCHW]:
+    """Pictures ``(1, 3, height, width)`` of noise in 0..1, all different, none of them zero."""
+    rng = np.random.default_rng(seed)
+    return [rng.random((1, 3, height, width), dtype=np.float32) for _ in range(count)]
+
+
 def time_side_by_side(
     candidates: Mapping[str, Callable[[FloatNCHW], object]],
     height: int,
     width: int,
     *,
-    calls: int = 15,
+    calls: int | Mapping[str, int] = 15,
     warmup: int = 2,
     seed: int = 0,
 ) -> dict[str, Timing]:
@@ -41,24 +47,44 @@ def time_side_by_side(
         candidates: by name, what to call with an input; it must return when the work is done.
         height: of the input.
         width: of the input.
-        calls: timed calls of each.
+        calls: timed calls of each, or by name: slow ones may do with fewer, and are then left
+            out of the later turns.
         warmup: calls of each before that.
         seed: of the inputs, which are noise and never zero.
 
     Returns:
         By name, seconds.
     """
-    rng = np.random.default_rng(seed)
-    inputs = [rng.random((1, 3, height, width), dtype=np.float32) for _ in range(3)]
+    inputs = noise_inputs(height, width, seed=seed)
+    turns = {name: calls if isinstance(calls, int) else calls[name] for name in candidates}
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for turn in range(warmup + calls):
+    for turn in range(warmup + max(turns.values(), default=0)):
         for name, run in candidates.items():
+            if turn >= warmup + turns[name]:
+                continue
             x = inputs[turn % len(inputs)]
             started = time.perf_counter()
             run(x)
             if turn >= warmup:
                 seconds[name].append(time.perf_counter() - started)
     return {
-        name: Timing(float(np.median(times)), float(np.percentile(times, 95)), calls)
+        name: Timing(float(np.median(times)), float(np.percentile(times, 95)), len(times))
         for name, times in seconds.items()
     }
+
+
+def matrix_peak(side: int = 2048, calls: int = 6) -> float:
+    """Floating-point operations a second of a large float32 matrix product: the machine's peak.
+
+    The fastest of ``calls``, by PyTorch on as many threads as it is set to.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(side, side, generator=generator) for _ in range(2))
+    seconds: list[float] = []
+    for _ in range(calls):
+        started = time.perf_counter()
+        torch.mm(a, b)
+        seconds.append(time.perf_counter() - started)
+    return 2.0 * side**3 / min(seconds)
