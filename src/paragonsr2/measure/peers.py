@@ -275,7 +275,12 @@ def to_onnx(network: nn.Module, height: int, width: int, channels: int = 3) -> b
     # What cannot be exported is told in one line; PyTorch would print the whole graph.
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        chatter = io.StringIO()
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(chatter),
+            contextlib.redirect_stderr(chatter),
+        ):
             warnings.simplefilter("ignore")
             x = torch.rand(1, channels, height, width)
             program = torch.onnx.export(network, (x,), dynamo=True, verbose=False)
