@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -31,6 +32,11 @@ def machine(result: dict) -> str:
     return f"{about['processor']}, {about['cores']} cores, {about['memory_gib']} GiB"
 
 
+def decibel(value: float) -> str:
+    """Two decimals, never rounded up."""
+    return f"{math.floor(value * 100) / 100:.2f}"
+
+
 def rows(*lines: list[str]) -> str:
     """A Markdown table; the first line is its head."""
     head, *body = lines
@@ -50,11 +56,11 @@ def variants() -> str:
             f"`{name}`", row.purpose, f"{row.groups} × {row.blocks} {row.block}",
             str(row.channels), f"{cost[name]['2']['parameters']:,}",
             f"{cost[name]['2']['kmacs_per_pixel']:,.1f}",
-            *(f"{sets[key]['psnr_y']:.2f}" if sets else "not trained yet" for key in SETS),
+            *(decibel(sets[key]["psnr_y"]) if sets else "not trained yet" for key in SETS),
         ])  # fmt: skip
     for model, label in (("bicubic", "bicubic"), ("magic", "`magic:1.0`")):
         sets = load(f"quality/{model}_x2.json")["sets"]
-        quality = (f"{sets[key]['psnr_y']:.2f}" for key in SETS)
+        quality = (decibel(sets[key]["psnr_y"]) for key in SETS)
         lines.append([label, "classical resize, for comparison", "", "", "", "", *quality])
     return rows(*lines)
 
