@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from paragonsr2.measure.quality import decibel
 from paragonsr2.variants import SCALES, VARIANTS
 
 ROOT = Path(__file__).parent.parent
@@ -30,11 +31,6 @@ def machine(result: dict) -> str:
     """One line about where a result was measured."""
     about = result["machine"]
     return f"{about['processor']}, {about['cores']} cores, {about['memory_gib']} GiB"
-
-
-def decibel(value: float) -> str:
-    """Two decimals, never rounded up."""
-    return f"{math.floor(value * 100) / 100:.2f}"
 
 
 def rows(*lines: list[str]) -> str:
@@ -79,7 +75,40 @@ def speed() -> str:
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {"variants": variants, "speed": speed}
+def peers() -> str:
+    """Ours and other networks by latency, and what is at least as fast and better."""
+    result = load("speed/benchmark.json")
+    beside = result["beside_peers"]
+    width, height = beside["input"]
+    placed = [
+        (one["engines"]["ONNX Runtime"]["median"], f"**{one['name']}**", one)
+        for one in beside["ours"]
+    ]
+    placed += [(one["median"], one["name"], one) for one in beside["peers"]]
+    lines = [["network", "ms", "Set5, dB", "Set14, dB"]]
+    for seconds, name, one in sorted(placed, key=lambda row: row[0]):
+        quality = (one["psnr_y_x2_Set5"], one["psnr_y_x2_Set14"])
+        known = ["" if value is None else decibel(value) for value in quality]
+        lines.append([name, f"{seconds * 1e3:.1f}", *known])
+    notes: list[str] = []
+    for one in beside["ours"]:
+        better = ", ".join(peer["name"] for peer in one["faster_and_better"]) or "none"
+        share = max(engine["share_of_peak"] for engine in one["engines"].values())
+        notes.append(
+            f"Timed networks at least as fast as {one['name']} and better on Set14: {better}. "
+            f"{one['name']} reaches {math.floor(share * 1000) / 10:.1f} % of the machine's "
+            f"single-precision peak, and not collapsed would take "
+            f"{one['not_collapsed']['times_the_deployed']:.2f} times as long."
+        )
+    head = (
+        f"x2 of {width}x{height} in ONNX Runtime, two threads, one run "
+        f"({machine(result)}); other networks' quality as published or measured by "
+        "their rows in the result file."
+    )
+    return "\n\n".join([head, rows(*lines), *notes])
+
+
+TABLES: dict[str, Callable[[], str]] = {"variants": variants, "speed": speed, "peers": peers}
 
 
 def filled(text: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from paragonsr2.errors import EnvironmentProblem, UsageError
 from paragonsr2.files import write_atomic
 from paragonsr2.measure.memory import PeakMemory
+from paragonsr2.measure.quality import decibel
 from paragonsr2.measure.speed import noise_inputs, time_side_by_side
 from paragonsr2.pixels.arrays import FloatNCHW
 
@@ -240,7 +241,7 @@ def placed_table(placed: Sequence[Placed], calls: Mapping[str, int]) -> str:
             f"**{one.name}**" if one.ours else one.name,
             f"{one.median * 1e3:.0f}" if one.median >= 0.1 else f"{one.median * 1e3:.1f}",
             str(calls[one.name]),
-            *("unknown" if value is None else f"{value:.2f}" for value in (one.set5, one.set14)),
+            *("unknown" if value is None else decibel(value) for value in (one.set5, one.set14)),
         ]
         for one in sorted(placed, key=lambda one: one.median)
     ]

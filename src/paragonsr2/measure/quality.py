@@ -32,6 +32,12 @@ class Score:
     ssim_y: float
 
 
+def decibel(value: float) -> str:
+    """``value`` with two decimals, never rounded up."""
+    # The small addend keeps a figure of two decimals what it is: 32.98 is stored as 32.9799...
+    return f"{math.floor(value * 100 + 1e-6) / 100:.2f}"
+
+
 def luma(rgb: Pixels8) -> Luma:
     """BT.601 luma in 16..235, not rounded, of ``(H, W, 3)`` uint8."""
     return rgb.astype(np.float64) @ np.array(LUMA_WEIGHTS) + 16.0
