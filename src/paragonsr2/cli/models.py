@@ -21,28 +21,16 @@ def models(as_json: JsonOption = False) -> None:
         rows = [{"name": entry.name, **dataclasses.asdict(entry)} for entry in entries()]
         print(json.dumps({"models": rows}, indent=1))
         return
-    from rich.console import Console
-    from rich.table import Table
+    from paragonsr2.measure.quality import decibel
 
-    table = Table("model", "scale", "kind", "parameters", "K MAC/px", "licence", "sha256 (onnx)")
-    sets = sorted({name for entry in entries() for name in entry.quality})
-    for name in sets:
-        table.add_column(f"{name} dB", justify="right")
     for entry in entries():
-        quality = [
-            f"{entry.quality[name]['psnr_y']:.2f}" if name in entry.quality else "" for name in sets
-        ]
-        table.add_row(
-            entry.variant,
-            str(entry.scale),
-            entry.kind,
-            f"{entry.parameters:,}",
-            f"{entry.kmacs_per_pixel:.1f}",
-            entry.licence,
-            entry.files["onnx"]["sha256"][:12],
-            *quality,
+        print(
+            f"{entry.variant} x{entry.scale} {entry.kind}: {entry.parameters:,} parameters, "
+            f"{entry.kmacs_per_pixel:.1f} K multiply-adds per pixel, {entry.licence}"
         )
-    Console().print(table)
+        print(f"  sha256 {entry.files['onnx']['sha256']}")
+        quality = (f"{name} {decibel(row['psnr_y'])} dB" for name, row in entry.quality.items())
+        print(f"  {', '.join(quality)}")
 
 
 def inspect(
