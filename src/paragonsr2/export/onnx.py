@@ -23,8 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from paragonsr2.errors import ExportError
 from paragonsr2.measure.cost import network_cost
 from paragonsr2.network.generator import ParagonSR2
-from paragonsr2.variants import ARCH_PREFIX
-from paragonsr2.weights.store import FORMAT, describe
+from paragonsr2.weights.store import describe
 
 OPSET = 18
 OPSETS = (17, 18, 20)
@@ -107,15 +106,9 @@ def _trace(network: ParagonSR2, opset: int) -> onnx.ModelProto:
 
 
 def _metadata(network: ParagonSR2, variant: str, training: Mapping[str, object]) -> dict[str, str]:
-    about = describe(network, variant)
     cost = network_cost(network)
     return {
-        "format": FORMAT,
-        "arch": ARCH_PREFIX + about.variant,
-        "variant": about.variant,
-        "scale": str(about.scale),
-        "upsampler_alpha": repr(about.upsampler_alpha),
-        "window_size": str(about.window_size),
+        **describe(network, variant).metadata(),
         "tile_halo": str(network.tile_halo),
         "tile_multiple": str(network.tile_multiple),
         "floats_per_pixel": str(network.floats_per_pixel),

@@ -26,7 +26,7 @@ except (ImportError, OSError) as error:
 #: Input pixels above which a file is refused unless told otherwise: a few bytes can claim more.
 MAX_PIXELS = 250_000_000
 
-#: Pixels of a JPEG above which memory is worth more than the last 5 % of its size.
+#: Pixels of a JPEG above which memory is worth more than a somewhat smaller file.
 HUGE_JPEG = 50_000_000
 
 #: File suffixes that are read.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from paragonsr2.errors import TileError
 
 MIN_TILE = 16
-# Larger tiles gain no speed, and cost memory.
+# Larger tiles gain little speed, and cost memory.
 MAX_AUTO_TILE = 768
 
 

@@ -59,6 +59,17 @@ class Description:
     expansion: int
     collapsed: bool
 
+    def metadata(self) -> dict[str, str]:
+        """What a checkpoint and a deployed model both say of themselves."""
+        return {
+            "format": FORMAT,
+            "arch": ARCH_PREFIX + self.variant,
+            "variant": self.variant,
+            "scale": str(self.scale),
+            "upsampler_alpha": repr(self.upsampler_alpha),
+            "window_size": str(self.window_size),
+        }
+
     def build(self) -> ParagonSR2:
         """An untrained network of this description, deployed form where ``collapsed``."""
         network = build(
@@ -148,12 +159,7 @@ def save_checkpoint(
     """
     about = describe(network, variant)
     metadata = {
-        "format": FORMAT,
-        "arch": ARCH_PREFIX + about.variant,
-        "variant": about.variant,
-        "scale": str(about.scale),
-        "upsampler_alpha": repr(about.upsampler_alpha),
-        "window_size": str(about.window_size),
+        **about.metadata(),
         "expansion": str(about.expansion),
         "training": json.dumps(dict(training or {}), sort_keys=True),
     }
