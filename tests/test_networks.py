@@ -9,6 +9,7 @@ from paragonsr2 import paragonsr2_realtime
 from paragonsr2.errors import OptionError, ScaleError
 from paragonsr2.measure.cost import network_cost
 from paragonsr2.network.generator import build
+from paragonsr2.network.layers import DilatedDepthwise
 from paragonsr2.variants import SCALES, VARIANTS
 
 ALL = [(variant, scale) for variant in VARIANTS for scale in SCALES]
@@ -171,3 +172,18 @@ def test_deployed_widths_are_multiples_of_eight(make_stirred):
             if isinstance(module, torch.nn.Conv2d):
                 for width in (module.in_channels, module.out_channels):
                     assert width % 8 == 0 or width in ends
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 9), (12, 8)])
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+def test_a_dilated_depthwise_convolution_trains_to_the_same_numbers(size, dilation):
+    torch.manual_seed(0)
+    conv = DilatedDepthwise(4, 7, dilation).double()
+    x = torch.randn(2, 4, *size, dtype=torch.float64)
+    results = []
+    for network in (conv.train(), conv.eval()):
+        inputs = x.clone().requires_grad_()
+        y = network(inputs)
+        results.append([y, *torch.autograd.grad(y.square().sum(), [inputs, conv.weight])])
+    for fast, plain in zip(*results, strict=True):
+        torch.testing.assert_close(fast, plain, atol=1e-9, rtol=1e-9)

@@ -147,6 +147,12 @@ def test_pretrained_weights_are_the_start(config_path, tmp_path):
     )
     for key, value in trainer.network.state_dict().items():
         assert torch.equal(value.cpu(), weights(tmp_path / "run")[key])
+    larger = [f"network.pretrain={start}", f"run.output={tmp_path}/x4", "network.scale=4"]
+    state = Trainer(load_config(config_path, larger), log=lambda _: None).network.state_dict()
+    for key, value in weights(tmp_path / "run").items():
+        if not key.startswith("upsampler"):
+            assert torch.equal(state[key].cpu(), value)
+    assert not state["upsampler.last.weight"].any()
     deployed = tmp_path / "deployed.safetensors"
     save_checkpoint(deployed, load_checkpoint(start).network.collapse(), "realtime")
     with pytest.raises(TrainingError, match="deployed form"):

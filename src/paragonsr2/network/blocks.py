@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from paragonsr2.network.attention import WindowAttention
-from paragonsr2.network.layers import ChannelGate, CollapsibleConv, LayerScale, RMSNorm
+from paragonsr2.network.layers import (
+    ChannelGate,
+    CollapsibleConv,
+    DilatedDepthwise,
+    LayerScale,
+    RMSNorm,
+)
 
 
 class NanoBlock(nn.Module):
@@ -52,9 +58,7 @@ class GateBlock(nn.Module):
     def __init__(self, channels: int, hidden: int, dilation: int, expansion: int) -> None:
         super().__init__()
         self.expand = CollapsibleConv(channels, 2 * hidden, expansion=expansion)
-        self.context = nn.Conv2d(
-            hidden, hidden, 7, padding=3 * dilation, dilation=dilation, groups=hidden
-        )
+        self.context = DilatedDepthwise(hidden, 7, dilation)
         self.project = CollapsibleConv(hidden, channels, expansion=expansion, gain=0.1)
         self.reach = 2 + 3 * dilation
 

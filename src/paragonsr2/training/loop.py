@@ -26,7 +26,7 @@ from torch.utils.tensorboard import SummaryWriter
 from paragonsr2.errors import TrainingError
 from paragonsr2.files import write_atomic
 from paragonsr2.measure.quality import Score, mean_score, score
-from paragonsr2.network.generator import ParagonSR2, build, channels_last
+from paragonsr2.network.generator import ALPHA_KEY, ParagonSR2, build, channels_last
 from paragonsr2.pixels.arrays import Pixels8
 from paragonsr2.pixels.convert import to_float, to_pixels
 from paragonsr2.training.config import ScheduleConfig, TrainConfig
@@ -123,13 +123,9 @@ class Trainer:
 
         net = config.network
         options = {"upsampler_alpha": net.upsampler_alpha, "expansion": net.expansion}
+        network = build(net.variant, net.scale, **options)
         if net.pretrain is not None:
-            checkpoint = load_checkpoint(net.pretrain, arch=net.variant, scale=net.scale)
-            if checkpoint.description.collapsed:
-                raise TrainingError(f"{net.pretrain} is in deployed form; start from trained form")
-            network = checkpoint.network.train()
-        else:
-            network = build(net.variant, net.scale, **options)
+            self._start_from(network, net.pretrain)
         network.set_checkpointing(net.checkpointing)
         self.network = channels_last(network.to(self.accelerator.device))
         self.ema = Ema(self.network, config.schedule.ema)
@@ -146,6 +142,30 @@ class Trainer:
         self.stopping = False
         if resume:
             self._load_state(state_path)
+
+    def _start_from(self, network: ParagonSR2, path: Path) -> None:
+        """Take over the weights of ``path``; at another scale, all but the upsampler."""
+        checkpoint = load_checkpoint(path, arch=self.config.network.variant)
+        if checkpoint.description.collapsed:
+            raise TrainingError(f"{path} is in deployed form; start from trained form")
+        old, state = checkpoint.network, network.state_dict()
+        kept = [key for key in state if key != ALPHA_KEY]
+        if old.scale != network.scale:
+            kept = [key for key in kept if not key.startswith("upsampler.")]
+            self.log(f"{path.name} is x{old.scale}: its upsampler is left out and learned anew")
+        elif old.upsampler_alpha != network.upsampler_alpha:
+            self.log(
+                f"{path.name} has upsampler_alpha {old.upsampler_alpha:g}, this run "
+                f"{network.upsampler_alpha:g}: the detail has to settle on the new base first"
+            )
+        theirs = old.state_dict()
+        try:
+            network.load_state_dict({**state, **{key: theirs[key] for key in kept}})
+        except (KeyError, RuntimeError) as error:
+            raise TrainingError(
+                f"{path} does not fit network.expansion {self.config.network.expansion} and the "
+                f"other options of this run; look: paragonsr2 inspect {path}"
+            ) from error
 
     def prepare_data(self) -> tuple[CropSampler, list[Pair]]:
         """Decode training and validation pictures into memory."""
