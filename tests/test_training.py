@@ -16,10 +16,10 @@ from PIL import Image
 
 from conftest import ROOT, photo_like
 from paragonsr2.errors import ConfigError, TrainingError
-from paragonsr2.training.config import LossConfig, ScheduleConfig, load_config
+from paragonsr2.training.config import RunConfig, ScheduleConfig, load_config
 from paragonsr2.training.data import CropSampler, list_images, load_pairs
 from paragonsr2.training.loop import STATE_FILE, Trainer, learning_rate
-from paragonsr2.training.losses import PixelLoss
+from paragonsr2.training.loss_terms import PixelLoss
 from paragonsr2.weights.store import load_checkpoint, read_state, save_checkpoint
 
 CONFIG = """
@@ -138,6 +138,22 @@ def test_starting_over_a_run_and_resuming_nothing_are_refused(config_path, tmp_p
         train(config_path, "schedule.steps=2", resume=True)
 
 
+def test_a_written_default_and_an_option_of_tomorrow_do_not_end_a_run(config_path, monkeypatch):
+    class WithMore(RunConfig):
+        colour: str = "blue"
+
+    train(config_path, "schedule.steps=2")
+    train(config_path, "schedule.steps=2", "loss.pixel.kind=l1", "run.device=cpu", resume=True)
+    config = load_config(config_path, ["schedule.steps=4"])
+    more = WithMore.model_validate(config.run.model_dump())
+    Trainer(config.model_copy(update={"run": more}), resume=True, log=lambda _: None)
+
+
+def test_the_artefact_term_trains_beside_the_average(config_path):
+    lines = train(config_path, "loss.pixel.kind=l1", "loss.artefact.start=4")
+    assert len(lines) == 6
+
+
 def test_pretrained_weights_are_the_start(config_path, tmp_path):
     train(config_path)
     start = tmp_path / "run" / "last.safetensors"
@@ -196,6 +212,10 @@ def test_bad_data_is_said(config_path, tmp_path):
         ("schedule.steps=0", "greater than or equal to 1"),
         ("network.variant=huge", "realtime"),
         ("nonsense", "section.key=value"),
+        ("loss.pixle.kind=l1", "nearest known: pixel"),
+        ("loss.pixel.kindd=l1", "nearest known: kind"),
+        ("loss.pixel.weight=0", "greater than 0"),
+        ("loss.artefact.start=100", "no term counts in the first steps"),
     ],
 )
 def test_configuration_mistakes(config_path, override, message):
@@ -239,17 +259,6 @@ def test_schedule_warms_up_and_decays():
     assert max(rates) == pytest.approx(1.0)
     assert rates[100] == pytest.approx(0.1)
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
-
-
-@pytest.mark.parametrize("kind", ["l1", "charbonnier", "mse"])
-@pytest.mark.parametrize("luma", [0.0, 0.8])
-def test_losses_fall_with_the_error(kind, luma):
-    loss = PixelLoss(LossConfig(kind=kind, luma=luma))
-    hr = torch.rand(1, 3, 8, 8)
-    values = [float(loss(hr + shift, hr)) for shift in (0.0, 0.1, 0.3)]
-    assert values[0] < values[1] < values[2]
-    grey = float(loss(hr + 0.1, hr))
-    assert grey == pytest.approx(float(PixelLoss(LossConfig(kind=kind))(hr + 0.1, hr)), rel=1e-4)
 
 
 def test_training_imports_nothing_that_reads_images_natively():

@@ -6,9 +6,10 @@ import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from paragonsr2.errors import ConfigError
 
@@ -52,11 +53,40 @@ class ScheduleConfig(_Section):
     ema: float = Field(0.999, ge=0.0, lt=1.0, description="decay of the averaged weights")
 
 
-class LossConfig(_Section):
-    """Pixel loss, on RGB and, by ``luma`` of its weight, on luma alone."""
+class LossTerm(_Section):
+    """When a term of the loss counts, and how much."""
+
+    weight: float = Field(1.0, gt=0.0, description="factor of the term in the sum")
+    start: int = Field(0, ge=0, description="step at which the term begins")
+    ramp: int = Field(0, ge=0, description="steps over which its weight then rises from 0")
+
+
+class PixelTerm(LossTerm):
+    """Distance per pixel, on RGB and, by ``luma`` of its weight, on luma alone."""
 
     kind: Literal["l1", "charbonnier", "mse"] = "l1"
-    luma: float = Field(0.0, ge=0.0, le=1.0, description="share of the loss taken on luma")
+    luma: float = Field(0.0, ge=0.0, le=1.0, description="share of the term taken on luma")
+
+
+class LossConfig(_Section):
+    """The terms of the generator's loss; a term that is absent is off."""
+
+    pixel: PixelTerm | None = None
+    artefact: LossTerm | None = Field(None, description="L1 where an artefact is likely (LDL)")
+    features: LossTerm | None = Field(None, description="the discriminator's features, L1")
+
+    @model_validator(mode="after")
+    def _learns_from_the_first_step(self) -> Self:
+        terms = [term for name in type(self).model_fields if (term := self.term(name)) is not None]
+        if not any(term.start == 0 and term.ramp == 0 for term in terms):
+            raise PydanticCustomError(
+                "loss", "no term counts in the first steps; give one start = 0 and ramp = 0"
+            )
+        return self
+
+    def term(self, name: str) -> LossTerm | None:
+        """The term of that key, or None where it is off."""
+        return getattr(self, name)
 
 
 class RunConfig(_Section):
@@ -80,7 +110,7 @@ class TrainConfig(_Section):
     network: NetworkConfig
     data: DataConfig
     schedule: ScheduleConfig
-    loss: LossConfig = Field(default_factory=lambda: LossConfig.model_validate({}))
+    loss: LossConfig = LossConfig.model_validate({"pixel": {}})
     run: RunConfig
 
 
@@ -136,8 +166,17 @@ def _nearest(location: tuple[int | str, ...]) -> str:
     model: type[BaseModel] = TrainConfig
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type):
+        inner = None if field is None else _section_of(field.annotation)
+        if inner is None:
             return ""
-        model = field.annotation
+        model = inner
     near = difflib.get_close_matches(str(location[-1]), model.model_fields, n=1, cutoff=0.0)
     return f" (nearest known: {near[0]})" if near else ""
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The model in an annotation such as ``Model`` or ``Model | None``."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None

@@ -31,7 +31,7 @@ from paragonsr2.pixels.arrays import Pixels8
 from paragonsr2.pixels.convert import to_float, to_pixels
 from paragonsr2.training.config import ScheduleConfig, TrainConfig
 from paragonsr2.training.data import CropSampler, Pair, list_images, load_pairs
-from paragonsr2.training.losses import PixelLoss
+from paragonsr2.training.losses import GeneratorLosses
 from paragonsr2.weights.store import load_checkpoint, save_checkpoint
 
 STATE_FILE = "last.state"
@@ -112,7 +112,9 @@ class Trainer:
         self.output = config.run.output
         # A run may be made longer or shorter when it is resumed, and go on anywhere.
         free = {"run": {"threads", "output"}, "schedule": {"steps"}}
-        self.digest = hashlib.sha256(config.model_dump_json(exclude=free).encode()).hexdigest()
+        # Defaults are left out, so that an option that is added later does not end old runs.
+        told = config.model_dump_json(exclude=free, exclude_defaults=True)
+        self.digest = hashlib.sha256(told.encode()).hexdigest()
         state_path = self.output / STATE_FILE
         if state_path.exists() and not resume:
             raise TrainingError(
@@ -129,7 +131,7 @@ class Trainer:
         network.set_checkpointing(net.checkpointing)
         self.network = channels_last(network.to(self.accelerator.device))
         self.ema = Ema(self.network, config.schedule.ema)
-        self.loss = PixelLoss(config.loss).to(self.accelerator.device)
+        self.loss = GeneratorLosses(config.loss).to(self.accelerator.device)
         optimizer = torch.optim.Adam(
             self.network.parameters(),
             lr=config.schedule.lr,
@@ -254,9 +256,14 @@ class Trainer:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.schedule, self.step)
+        sr_ema = None
+        if self.loss.weight_at("artefact", self.step) > 0.0:
+            # Before the live pass: it lends the network its averaged parameters for a while.
+            with self.ema.applied(self.network) as averaged, self.accelerator.autocast():
+                sr_ema = averaged(lr)
         with self.accelerator.autocast():
             sr = self.model(lr)
-        loss = self.loss(sr, hr)
+        loss = self.loss(self.step, sr, hr, sr_ema=sr_ema).total
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.schedule.clip)
@@ -324,7 +331,7 @@ class Trainer:
             "steps": self.step,
             "batch": config.data.batch,
             "patch": config.data.patch,
-            "loss": config.loss.model_dump(),
+            "loss": config.loss.model_dump(exclude_none=True),
             "lr": config.schedule.lr,
             "seed": config.run.seed,
             "data": [folder.name for folder in config.data.train],

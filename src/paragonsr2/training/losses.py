@@ -1,45 +1,100 @@
-"""Fidelity losses."""
+"""The generator's loss: the terms of a configuration, each with its weight over time."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from paragonsr2.measure.quality import LUMA_WEIGHTS
-from paragonsr2.training.config import LossConfig
+from paragonsr2.errors import TrainingError
+from paragonsr2.training.config import LossConfig, LossTerm
+from paragonsr2.training.loss_terms import ArtefactLoss, PixelLoss
+
+#: Terms that compare two pictures, by their key in ``[loss]``.
+PAIR_TERMS: dict[str, Callable[[Any], nn.Module]] = {
+    "pixel": PixelLoss,
+}
 
 
-class PixelLoss(nn.Module):
-    """Mean distance per pixel, a share of it taken on luma.
+@dataclass(frozen=True)
+class LossReport:
+    """What one step's loss is made of.
 
-    Luma is what PSNR-Y and the eye weigh most; training photographs with half-resolution
-    chroma say little about chroma detail.
-
-    Args:
-        config: kind of distance and share of luma.
+    Attributes:
+        total: weighted sum, a scalar with its graph.
+        terms: each term by name, unweighted and without a graph; those of weight 0 are left out.
     """
 
-    weights: Tensor
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+class GeneratorLosses(nn.Module):
+    """The weighted sum of the configured terms.
+
+    ``features`` and ``adversarial`` need the discriminator: they are the loop's to compute, and
+    only their :meth:`weight_at` is known here.
+
+    Args:
+        config: which terms, and their weights and schedules.
+    """
 
     def __init__(self, config: LossConfig) -> None:
         super().__init__()
-        self.kind = config.kind
-        self.share = config.luma
-        weights = torch.tensor(LUMA_WEIGHTS).view(1, 3, 1, 1)
-        # Normalised so that a grey error weighs the same on luma as on RGB.
-        self.register_buffer("weights", weights / weights.sum(), persistent=False)
+        self.config = config
+        built = {
+            name: build(term)
+            for name, build in PAIR_TERMS.items()
+            if (term := config.term(name)) is not None
+        }
+        self.pairs = nn.ModuleDict(built)
+        self.artefact = None if config.artefact is None else ArtefactLoss()
 
-    def _distance(self, error: Tensor) -> Tensor:
-        if self.kind == "l1":
-            return error.abs().mean()
-        if self.kind == "charbonnier":
-            return (error.square() + 1e-6).sqrt().mean()
-        return error.square().mean()
+    @property
+    def needs_ema(self) -> bool:
+        """Whether :meth:`forward` wants the averaged generator's output, from some step on."""
+        return self.artefact is not None
 
-    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Distance of ``(B, 3, H, W)`` pictures in 0..1, a scalar."""
-        error = sr.float() - hr
-        if self.share == 0.0:
-            return self._distance(error)
-        on_luma = self._distance((error * self.weights).sum(dim=1))
-        return (1.0 - self.share) * self._distance(error) + self.share * on_luma
+    def weight_at(self, term: str, step: int) -> float:
+        """Weight of ``term``, a key of ``[loss]``, at ``step`` (the first is 0); 0 when off."""
+        config = self.config.term(term)
+        return 0.0 if config is None else weight_at(config, step)
+
+    def forward(
+        self, step: int, sr: Tensor, hr: Tensor, *, sr_ema: Tensor | None = None
+    ) -> LossReport:
+        """Compare what the generator made with the truth.
+
+        Args:
+            step: of the run, from 0; terms of weight 0 are not computed.
+            sr: ``(B, 3, H, W)``, nominally 0..1.
+            hr: the truth, the same shape.
+            sr_ema: the averaged generator's output, where :attr:`needs_ema` and the weight of
+                ``artefact`` is not 0.
+
+        Raises:
+            TrainingError: ``sr_ema`` is needed and not given.
+        """
+        total = torch.zeros((), device=sr.device)
+        values: dict[str, Tensor] = {}
+        for name, term in self.pairs.items():
+            if (weight := self.weight_at(name, step)) > 0.0:
+                value = term(sr, hr)
+                total, values[name] = total + weight * value, value.detach()
+        if self.artefact is not None and (weight := self.weight_at("artefact", step)) > 0.0:
+            if sr_ema is None:
+                raise TrainingError("loss.artefact needs the averaged generator's output")
+            value = self.artefact(sr, hr, sr_ema)
+            total, values["artefact"] = total + weight * value, value.detach()
+        return LossReport(total, values)
+
+
+def weight_at(term: LossTerm, step: int) -> float:
+    """Weight of a term at ``step``: 0 before ``start``, then linear to ``weight`` in ``ramp``."""
+    since = step - term.start
+    if since < 0:
+        return 0.0
+    return term.weight if since >= term.ramp else term.weight * since / term.ramp

@@ -1,0 +1,142 @@
+"""The single losses of the generator; :mod:`paragonsr2.training.losses` weighs and adds them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from paragonsr2.errors import TrainingError
+from paragonsr2.measure.quality import LUMA_WEIGHTS
+from paragonsr2.training.config import PixelTerm
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x`` in float32, or in float64 where it is that already."""
+    return x if x.dtype is torch.float64 else x.float()
+
+
+class PairLoss(nn.Module):
+    """A distance of two batches of pictures, computed in at least float32."""
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Distance of ``(B, 3, H, W)`` pictures in 0..1, a scalar that is 0 for equal ones."""
+        with torch.autocast(sr.device.type, enabled=False):
+            return self.distance(at_least_float32(sr), at_least_float32(hr))
+
+    @abstractmethod
+    def distance(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """:meth:`forward` on tensors that are precise enough."""
+
+
+class PixelLoss(PairLoss):
+    """Mean distance per pixel, a share of it taken on luma.
+
+    Luma is what PSNR-Y and the eye weigh most; training photographs with half-resolution
+    chroma say little about chroma detail.
+
+    Args:
+        config: kind of distance and share of luma.
+    """
+
+    weights: Tensor
+
+    def __init__(self, config: PixelTerm) -> None:
+        super().__init__()
+        self.kind = config.kind
+        self.share = config.luma
+        weights = torch.tensor(LUMA_WEIGHTS).view(1, 3, 1, 1)
+        # Normalised so that a grey error weighs the same on luma as on RGB.
+        self.register_buffer("weights", weights / weights.sum(), persistent=False)
+
+    def _mean(self, error: Tensor) -> Tensor:
+        if self.kind == "l1":
+            return error.abs().mean()
+        if self.kind == "charbonnier":
+            # Less its value at zero, so that equal pictures have no distance.
+            return (error.square() + 1e-6).sqrt().mean() - 1e-3
+        return error.square().mean()
+
+    def distance(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """See the class."""
+        error = sr - hr
+        if self.share == 0.0:
+            return self._mean(error)
+        on_luma = self._mean((error * self.weights.to(error.dtype)).sum(dim=1))
+        return (1.0 - self.share) * self._mean(error) + self.share * on_luma
+
+
+class ArtefactLoss(nn.Module):
+    """L1 where the picture looks like an artefact: locally discriminative learning.
+
+    Source: Liang, Zeng, Zhang, "Details or Artifacts", CVPR 2022, equations 4 to 7.
+    """
+
+    def forward(self, sr: Tensor, hr: Tensor, sr_ema: Tensor) -> Tensor:
+        """L1 of ``sr`` to ``hr``, weighed by :func:`artefact_map`, a scalar.
+
+        Args:
+            sr: ``(B, 3, H, W)``, nominally 0..1.
+            hr: the truth.
+            sr_ema: what the averaged generator makes of the same input; gets no gradient.
+        """
+        with torch.autocast(sr.device.type, enabled=False):
+            sr, hr, sr_ema = (at_least_float32(x) for x in (sr, hr, sr_ema))
+            return (artefact_map(sr, hr, sr_ema) * (sr - hr).abs()).mean()
+
+
+@torch.no_grad()
+def artefact_map(sr: Tensor, hr: Tensor, sr_ema: Tensor, window: int = 7) -> Tensor:
+    """How much each pixel looks like an artefact.
+
+    An artefact's error varies from pixel to pixel where the error of missing detail is even, so
+    the local variance of the error tells them apart; the picture's own variance sets how much
+    it matters at all. Where the averaged generator, which is stabler, is further off than the
+    live one, the live one is going the right way, and the map is zero.
+
+    Args:
+        sr: ``(B, 3, H, W)`` in 0..1, in float32 or float64.
+        hr: the truth.
+        sr_ema: the averaged generator's output.
+        window: side of the neighbourhood whose variance is taken, odd.
+
+    Returns:
+        ``(B, 1, H, W)``, 0 and up.
+    """
+    error = (hr - sr).abs().sum(dim=1, keepdim=True)
+    error_ema = (hr - sr_ema).abs().sum(dim=1, keepdim=True)
+    padded = F.pad(error, [window // 2] * 4, mode="replicate")
+    mean = F.avg_pool2d(padded, window, stride=1)
+    variance = F.avg_pool2d(padded.square(), window, stride=1) - mean.square()
+    local = variance.clamp_min(0.0) * window**2 / (window**2 - 1)
+    overall = error.var(dim=(1, 2, 3), keepdim=True) ** 0.2
+    return torch.where(error < error_ema, 0.0, overall * local)
+
+
+def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """Mean L1 between a discriminator's features of real and of generated pictures.
+
+    Every feature map is divided by the root mean square of the real one, so that no layer
+    outweighs another by the size of its numbers. The real side is a target: it gets no gradient.
+
+    Args:
+        real: features of HR, each ``(B, C, H, W)``, deepest or shallowest first.
+        fake: features of SR, in the same order and shapes.
+
+    Returns:
+        A scalar, 0 for equal features.
+
+    Raises:
+        TrainingError: no features, or not the same number of maps on both sides.
+    """
+    if not real or len(real) != len(fake):
+        raise TrainingError(f"cannot match {len(fake)} feature maps with {len(real)}")
+    total = torch.zeros((), device=fake[0].device)
+    for theirs, ours in zip(real, fake, strict=True):
+        target = at_least_float32(theirs.detach())
+        scale = target.square().mean().sqrt().clamp_min(1e-6)
+        total = total + F.l1_loss(at_least_float32(ours) / scale, target / scale)
+    return total / len(real)
