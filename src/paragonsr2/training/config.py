@@ -72,6 +72,14 @@ class LossConfig(_Section):
     """The terms of the generator's loss; a term that is absent is off."""
 
     pixel: PixelTerm | None = None
+    ms_ssim: LossTerm | None = Field(None, description="1 - multi-scale structural similarity")
+    frequency: LossTerm | None = Field(None, description="L1 of log-magnitudes of the spectra")
+    gradient: LossTerm | None = Field(None, description="L1 of differences between neighbours")
+    lpips: LossTerm | None = Field(None, description="LPIPS of pyiqa, on AlexNet")
+    dists: LossTerm | None = Field(None, description="DISTS of pyiqa, on VGG-16")
+    allow_download: bool = Field(
+        False, description="fetch the weights of lpips and dists where they are not cached"
+    )
     artefact: LossTerm | None = Field(None, description="L1 where an artefact is likely (LDL)")
     features: LossTerm | None = Field(None, description="the discriminator's features, L1")
 
@@ -86,7 +94,8 @@ class LossConfig(_Section):
 
     def term(self, name: str) -> LossTerm | None:
         """The term of that key, or None where it is off."""
-        return getattr(self, name)
+        term = getattr(self, name)
+        return term if isinstance(term, LossTerm) else None
 
 
 class RunConfig(_Section):

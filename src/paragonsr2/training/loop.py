@@ -131,7 +131,8 @@ class Trainer:
         network.set_checkpointing(net.checkpointing)
         self.network = channels_last(network.to(self.accelerator.device))
         self.ema = Ema(self.network, config.schedule.ema)
-        self.loss = GeneratorLosses(config.loss).to(self.accelerator.device)
+        with self.accelerator.main_process_first():  # one process fetches, the others find it
+            self.loss = GeneratorLosses(config.loss, self.accelerator.device, log)
         optimizer = torch.optim.Adam(
             self.network.parameters(),
             lr=config.schedule.lr,

@@ -69,6 +69,94 @@ class PixelLoss(PairLoss):
         return (1.0 - self.share) * self._mean(error) + self.share * on_luma
 
 
+class MsSsimLoss(PairLoss):
+    """One less the multi-scale structural similarity of the three channels.
+
+    Crops of less than 176 pixels have no room for all five scales: 96 take four, 48 three, and
+    the weights of those that are left are brought to a sum of 1.
+
+    Source: Wang, Simoncelli, Bovik, "Multiscale structural similarity", 2003.
+    """
+
+    SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+    WINDOW, SIGMA = 11, 1.5
+    #: (K1, K2) = (0.01, 0.03), squared, for pictures in 0..1.
+    C1, C2 = 0.01**2, 0.03**2
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        offset = torch.arange(self.WINDOW) - self.WINDOW // 2
+        kernel = torch.exp(-0.5 * (offset / self.SIGMA).square())
+        self.register_buffer("kernel", kernel / kernel.sum(), persistent=False)
+
+    def distance(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """See the class.
+
+        Raises:
+            TrainingError: the crops are smaller than the window.
+        """
+        side = min(sr.shape[-2:])
+        if side < self.WINDOW:
+            raise TrainingError(
+                f"loss.ms_ssim needs crops of {self.WINDOW} high-resolution pixels, not {side}; "
+                "raise data.patch or remove it"
+            )
+        scales = min(len(self.SCALE_WEIGHTS), (side // self.WINDOW).bit_length())
+        weights = self.SCALE_WEIGHTS[:scales]
+        product = torch.ones((), device=sr.device)
+        for scale, weight in enumerate(weights):
+            luminance, structure = self._similarity(sr, hr)
+            last = scale == scales - 1
+            similarity = (luminance * structure if last else structure).mean(dim=(2, 3))
+            # A negative number, of pictures that oppose each other, has no root.
+            product = product * similarity.clamp_min(1e-6) ** (weight / sum(weights))
+            if not last:
+                sr, hr = F.avg_pool2d(sr, 2), F.avg_pool2d(hr, 2)
+        return 1.0 - product.mean()
+
+    def _similarity(self, sr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
+        """Of luminance, and of contrast and structure, wherever the window fits."""
+        mean_sr, mean_hr = self._blur(sr), self._blur(hr)
+        product, squares = mean_sr * mean_hr, mean_sr.square() + mean_hr.square()
+        covariance = self._blur(sr * hr) - product
+        variances = self._blur(sr.square() + hr.square()) - squares
+        luminance = (2 * product + self.C1) / (squares + self.C1)
+        return luminance, (2 * covariance + self.C2) / (variances + self.C2)
+
+    def _blur(self, x: Tensor) -> Tensor:
+        kernel = self.kernel.to(x.dtype).expand(x.shape[1], 1, 1, -1)
+        rows = F.conv2d(x, kernel, groups=x.shape[1])
+        return F.conv2d(rows, kernel.mT, groups=x.shape[1])
+
+
+class FrequencyLoss(PairLoss):
+    """L1 of the logarithm of the spectra's magnitudes; where the detail lies does not count.
+
+    Magnitudes below :attr:`FLOOR`, that of white noise of the same deviation, count as none.
+    """
+
+    FLOOR = 0.01
+
+    def distance(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """See the class."""
+        return F.l1_loss(self._log_magnitude(sr), self._log_magnitude(hr))
+
+    def _log_magnitude(self, x: Tensor) -> Tensor:
+        spectrum = torch.view_as_real(torch.fft.rfft2(x, norm="ortho"))
+        return 0.5 * torch.log(spectrum.square().sum(dim=-1) + self.FLOOR**2)
+
+
+class GradientLoss(PairLoss):
+    """L1 of the differences between neighbours, across and down."""
+
+    def distance(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """See the class."""
+        error = sr - hr
+        return 0.5 * (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean())
+
+
 class ArtefactLoss(nn.Module):
     """L1 where the picture looks like an artefact: locally discriminative learning.
 

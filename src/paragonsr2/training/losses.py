@@ -11,11 +11,21 @@ from torch import Tensor, nn
 
 from paragonsr2.errors import TrainingError
 from paragonsr2.training.config import LossConfig, LossTerm
-from paragonsr2.training.loss_terms import ArtefactLoss, PixelLoss
+from paragonsr2.training.loss_terms import (
+    ArtefactLoss,
+    FrequencyLoss,
+    GradientLoss,
+    MsSsimLoss,
+    PixelLoss,
+)
+from paragonsr2.training.perceptual import METRIC_WEIGHTS, PyiqaLoss
 
 #: Terms that compare two pictures, by their key in ``[loss]``.
 PAIR_TERMS: dict[str, Callable[[Any], nn.Module]] = {
     "pixel": PixelLoss,
+    "ms_ssim": lambda _: MsSsimLoss(),
+    "frequency": lambda _: FrequencyLoss(),
+    "gradient": lambda _: GradientLoss(),
 }
 
 
@@ -40,17 +50,29 @@ class GeneratorLosses(nn.Module):
 
     Args:
         config: which terms, and their weights and schedules.
+        device: where to compute.
+        log: told which weights of other people's networks are used or fetched.
+
+    Raises:
+        MissingExtraError: a term of pyiqa is asked for, and pyiqa is not installed.
+        TrainingError: its weights are not there and may not, or cannot, be fetched.
     """
 
-    def __init__(self, config: LossConfig) -> None:
+    def __init__(
+        self,
+        config: LossConfig,
+        device: torch.device | str = "cpu",
+        log: Callable[[str], None] = print,
+    ) -> None:
         super().__init__()
         self.config = config
-        built = {
-            name: build(term)
-            for name, build in PAIR_TERMS.items()
-            if (term := config.term(name)) is not None
-        }
-        self.pairs = nn.ModuleDict(built)
+        self.pairs = nn.ModuleDict()
+        for name, build in PAIR_TERMS.items():
+            if (term := config.term(name)) is not None:
+                self.pairs[name] = build(term).to(device)
+        for name in METRIC_WEIGHTS:
+            if config.term(name) is not None:
+                self.pairs[name] = PyiqaLoss(name, device, config.allow_download, log)
         self.artefact = None if config.artefact is None else ArtefactLoss()
 
     @property

@@ -1,0 +1,104 @@
+"""LPIPS and DISTS, through pyiqa: imported, and their weights fetched, only where asked for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from paragonsr2.errors import MissingExtraError, TrainingError
+from paragonsr2.training.loss_terms import PairLoss
+
+#: Metric of pyiqa to the files it reads, below ``torch.hub.get_dir()``.
+METRIC_WEIGHTS = {
+    "lpips": ("checkpoints/alexnet-owt-7be5be79.pth", "pyiqa/LPIPS_v0.1_alex-df73285e.pth"),
+    "dists": ("checkpoints/vgg16-397923af.pth", "pyiqa/DISTS_weights-f5e65c96.pth"),
+}
+
+
+class PyiqaLoss(PairLoss):
+    """A distance in the features of a trained network.
+
+    Args:
+        name: ``lpips`` or ``dists``.
+        device: where to compute.
+        allow_download: whether weights that are not cached may be fetched.
+        log: told, before anything is fetched, which weights are used and where they come from.
+
+    Raises:
+        MissingExtraError: pyiqa is not installed.
+        TrainingError: pyiqa cannot be loaded, or weights are missing and may not or cannot be
+            fetched.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        device: torch.device | str,
+        allow_download: bool,
+        log: Callable[[str], None],
+    ) -> None:
+        super().__init__()
+        try:
+            pyiqa = importlib.import_module("pyiqa")
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(f"loss.{name}", "perceptual") from error
+        except (ImportError, RuntimeError, AttributeError) as error:
+            # A torchvision of another build than torch fails in any of these ways.
+            raise TrainingError(
+                f"pyiqa does not load here ({error}); mend it or remove loss.{name}"
+            ) from error
+        self._announce(name, allow_download, log)
+        try:
+            with _weights_only():
+                metric: nn.Module = pyiqa.create_metric(name, as_loss=True, device=device)
+        except (OSError, RuntimeError) as error:
+            raise TrainingError(
+                f"the weights of loss.{name} cannot be had ({error}); remove it to go without"
+            ) from error
+        self.metric = metric.requires_grad_(False).eval()
+
+    @staticmethod
+    def _announce(name: str, allow_download: bool, log: Callable[[str], None]) -> None:
+        folder = Path(torch.hub.get_dir())
+        missing = [file for file in METRIC_WEIGHTS[name] if not (folder / file).is_file()]
+        if not missing:
+            log(f"loss.{name} uses weights that are cached in {folder}")
+            return
+        names = " and ".join(Path(file).name for file in missing)
+        if not allow_download:
+            raise TrainingError(
+                f"loss.{name} needs {names}, not cached in {folder}; set "
+                f"loss.allow_download=true to fetch them, or remove loss.{name}"
+            )
+        log(f"loss.{name} fetches {names} into {folder}; remove loss.{name} to go without")
+
+    def train(self, mode: bool = True) -> PyiqaLoss:
+        """As any module, but the metric stays in evaluation mode: it has dropout."""
+        super().train(mode)
+        self.metric.eval()
+        return self
+
+    def distance(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """See the class; in float32, as its weights are."""
+        return self.metric(sr.float(), hr.float())
+
+
+@contextmanager
+def _weights_only() -> Generator[None]:
+    """Have ``torch.load`` read tensors only, whatever its caller asks: pyiqa would unpickle."""
+    key = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(key)
+    os.environ[key] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[key]
+        else:
+            os.environ[key] = before
