@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -232,8 +233,18 @@ def test_unreadable_configuration(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda p: p.stem)
-def test_shipped_configurations_load(path):
+def test_shipped_configurations_load_and_name_the_schema(path):
     load_config(path)
+    assert path.read_text().startswith("#:schema ./schema.json\n")
+
+
+def test_the_schema_for_editors_is_current_and_knows_no_null():
+    tool = runpy.run_path(str(ROOT / "tools" / "schema.py"))
+    text = (ROOT / "configs" / "schema.json").read_text(encoding="utf-8")
+    assert text == tool["schema_text"](), "run: python tools/schema.py"
+    assert "null" not in text
+    sections = json.loads(text)["$defs"].values()
+    assert all(section["additionalProperties"] is False for section in sections)
 
 
 def test_crops_are_pairs_and_depend_on_seed_and_step_only(config_path, tmp_path):
