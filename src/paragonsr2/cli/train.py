@@ -11,7 +11,10 @@ from paragonsr2.errors import MissingExtraError
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="A TOML file, such as those in configs/.")],
+    config: Annotated[
+        Path,
+        typer.Argument(help="A TOML file, such as those in configs/, or a traiNNer-redux YAML."),
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Overrides.")
     ] = None,
@@ -24,7 +27,7 @@ def train(
     except ModuleNotFoundError as error:
         raise MissingExtraError("training", "train") from error
 
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, overrides or [], _log)
     Trainer(settings, resume=resume, log=_log).run()
 
 

@@ -1,10 +1,10 @@
-"""What a training run is told, read from TOML and checked: unknown keys are refused."""
+"""What a training run is told, read from a file and checked: unknown keys are refused."""
 
 from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError
 
 from paragonsr2.errors import ConfigError
+from paragonsr2.training.trainner import SUFFIXES as YAML_SUFFIXES
+from paragonsr2.training.trainner import read_options, translate
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -123,24 +125,42 @@ class TrainConfig(_Section):
     run: RunConfig
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a TOML file and apply ``section.key=value`` overrides, values in TOML syntax.
+def load_config(
+    path: Path, overrides: Sequence[str] = (), log: Callable[[str], None] = print
+) -> TrainConfig:
+    """Read a configuration and apply ``section.key=value`` overrides, values in TOML syntax.
+
+    Args:
+        path: TOML, or a traiNNer-redux YAML for one of our networks.
+        overrides: applied after the file, before anything is checked.
+        log: told what a YAML has that is ignored here.
 
     Raises:
         ConfigError: unreadable file, unknown key (the nearest known one is named), bad value.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}") from error
+    table = _read_yaml(path, log) if path.suffix.lower() in YAML_SUFFIXES else _read_toml(path)
     for override in overrides:
         _apply(table, override)
     try:
         return TrainConfig.model_validate(table)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_explain(error)}") from error
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no TOML: {error}") from error
+
+
+def _read_yaml(path: Path, log: Callable[[str], None]) -> dict[str, Any]:
+    translation = translate(read_options(path))
+    if translation.ignored:
+        log(f"{path.name}: ignored, for want of a counterpart: {'; '.join(translation.ignored)}")
+    return translation.table
 
 
 def _apply(table: dict[str, Any], override: str) -> None:
