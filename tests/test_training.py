@@ -17,8 +17,9 @@ from PIL import Image
 
 from conftest import ROOT, photo_like
 from paragonsr2.errors import ConfigError, TrainingError
+from paragonsr2.measure.quality import shrink
 from paragonsr2.training.config import RunConfig, ScheduleConfig, load_config
-from paragonsr2.training.data import CropSampler, list_images, load_pairs
+from paragonsr2.training.data import CropSampler, Pair
 from paragonsr2.training.loop import STATE_FILE, Trainer, learning_rate
 from paragonsr2.training.loss_terms import PixelLoss
 from paragonsr2.weights.store import load_checkpoint, read_state, save_checkpoint
@@ -195,9 +196,6 @@ def test_a_dead_detail_path_stops_the_run(config_path, monkeypatch):
 
 def test_bad_data_is_said(config_path, tmp_path):
     (tmp_path / "train" / "broken.png").write_bytes(b"no image")
-    with pytest.raises(TrainingError, match=r"broken\.png"):
-        train(config_path)
-    (tmp_path / "train" / "broken.png").unlink()
     with pytest.raises(TrainingError, match="smaller than a crop"):
         train(config_path, "data.patch=64")
     (tmp_path / "empty").mkdir()
@@ -247,8 +245,9 @@ def test_the_schema_for_editors_is_current_and_knows_no_null():
     assert all(section["additionalProperties"] is False for section in sections)
 
 
-def test_crops_are_pairs_and_depend_on_seed_and_step_only(config_path, tmp_path):
-    pairs = load_pairs(list_images([tmp_path / "train"]), 2)
+def test_crops_are_pairs_and_depend_on_seed_and_step_only():
+    pictures = [photo_like(60 + 8 * i, 80, seed=i) for i in range(3)]
+    pairs = [Pair(str(i), hr, shrink(hr, 2)) for i, hr in enumerate(pictures)]
     sampler = CropSampler(pairs, 2, 12, seed=5)
     lr, hr = sampler.batch(17, range(8))
     assert lr.shape == (8, 12, 12, 3)

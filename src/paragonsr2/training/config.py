@@ -8,7 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from paragonsr2.errors import ConfigError
@@ -16,6 +24,29 @@ from paragonsr2.training.trainner import SUFFIXES as YAML_SUFFIXES
 from paragonsr2.training.trainner import read_options, translate
 
 Positive = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(gt=0.0)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def _within(low: int, high: int) -> AfterValidator:
+    """Check a range whose both ends belong to it."""
+
+    def check(ends: tuple[int, int]) -> tuple[int, int]:
+        if not low <= ends[0] <= ends[1] <= high:
+            raise PydanticCustomError(
+                "range",
+                "give two numbers, the smaller first, in {low}..{high}",
+                {"low": low, "high": high},
+            )
+        return ends
+
+    return AfterValidator(check)
+
+
+IntRange = tuple[int, int]
+Crf51 = Annotated[IntRange, _within(0, 51)]
+Crf63 = Annotated[IntRange, _within(1, 63)]
+Quality = Annotated[IntRange, _within(1, 100)]
 
 
 class _Section(BaseModel):
@@ -33,14 +64,102 @@ class NetworkConfig(_Section):
     checkpointing: bool = Field(False, description="trade time for memory")
 
 
+class Folder(_Section):
+    """A folder of pictures, recursive; in TOML a bare path, or a table of these keys."""
+
+    path: Path = Field(description="high-resolution pictures")
+    lr: Path | None = Field(None, description="their low-resolution partners, by the same names")
+    weight: Weight = Field(1.0, description="how often one pixel of this folder is drawn")
+
+    @property
+    def name(self) -> str:
+        """Of the folder, without its parents."""
+        return self.path.name
+
+
+def _as_table(value: Any) -> Any:
+    return {"path": value} if isinstance(value, (str, Path)) else value
+
+
+FolderOrPath = Annotated[Folder, BeforeValidator(_as_table, json_schema_input_type=str | Folder)]
+
+
 class DataConfig(_Section):
     """Where pictures come from and how they are cut."""
 
-    train: list[Path] = Field(description="folders of high-resolution photographs, recursive")
-    val: Path = Field(description="folder of pictures to validate on; never trained on")
+    train: list[FolderOrPath] = Field(
+        min_length=1, description="folders: paths, or tables of path, weight and lr"
+    )
+    val: FolderOrPath = Field(description="pictures to validate on; never trained on")
+    lr: Path | None = Field(None, description="low-resolution partners of the only train folder")
     patch: Positive = Field(48, description="side of a crop in low-resolution pixels")
     batch: Positive = Field(16, description="crops per step, over all processes")
     licence: str = Field("", description="licence of the pictures, for the weights' metadata")
+    storage: Literal["auto", "memory", "mapped", "files"] = Field(
+        "auto",
+        description="decoded in memory; memory-mapped in the cache; or read anew for each crop. "
+        "auto: memory as far as memory_gb goes, else mapped",
+    )
+    memory_gb: float = Field(8.0, gt=0.0, description="limit of storage = auto, all processes")
+    cache: Path | None = Field(
+        None, description="folder of what is made once and kept; default: cache/ in run.output"
+    )
+    cache_lr: bool = Field(False, description="keep shrunk pictures in the cache, too")
+    workers: Positive = Field(2, description="threads that prepare batches, per process")
+
+    @property
+    def folders(self) -> list[Folder]:
+        """The training folders with their low-resolution partners."""
+        return [self.train[0].model_copy(update={"lr": self.lr})] if self.lr else self.train
+
+    @model_validator(mode="after")
+    def _lr_belongs_to_one_folder(self) -> DataConfig:
+        if self.lr is not None and (len(self.train) != 1 or self.train[0].lr is not None):
+            raise PydanticCustomError(
+                "lr", "lr goes with one train folder; for several give lr in each one's table"
+            )
+        return self
+
+
+class CodecConfig(_Section):
+    """Compressed video and pictures; see :mod:`paragonsr2.training.video_degradation`."""
+
+    mix: dict[Literal["h264", "hevc", "vp9", "av1", "jpeg", "webp", "avif"], Weight] = Field(
+        default={
+            "h264": 0.4, "hevc": 0.15, "vp9": 0.15, "av1": 0.1, "jpeg": 0.1, "webp": 0.05,
+            "avif": 0.05,
+        },
+        min_length=1,
+        description="how often each codec is drawn, relative to the others",
+    )  # fmt: skip
+    h264_crf: Crf51 = Field((18, 38), description="constant rate factor, 0..51")
+    hevc_crf: Crf51 = Field((20, 40), description="constant rate factor, 0..51")
+    vp9_crf: Crf63 = Field((26, 56), description="constant rate factor, 1..63")
+    av1_crf: Crf63 = Field((26, 58), description="constant rate factor, 1..63")
+    jpeg_quality: Quality = Field((25, 95), description="1..100")
+    webp_quality: Quality = Field((25, 95), description="1..100")
+    avif_quality: Quality = Field((25, 90), description="1..100")
+    yuv444: Probability = Field(0.1, description="full chroma, where the codec has it; else 4:2:0")
+    frames: Annotated[IntRange, _within(1, 64)] = Field(
+        (3, 8), description="frames of a clip; one from its later half is LR"
+    )
+    side: Annotated[IntRange, _within(64, 2048)] = Field(
+        (192, 320), description="sides of a clip in low-resolution pixels"
+    )
+    pan: float = Field(2.5, ge=0.0, description="largest motion per frame in LR pixels, each way")
+    zoom: float = Field(0.01, ge=0.0, le=0.1, description="largest change of size per frame")
+
+
+class DegradationConfig(_Section):
+    """How low resolution is made from high."""
+
+    kind: Literal["bicubic", "codec"] = Field(
+        "bicubic",
+        description="bicubic: MATLAB's; codec: bicubic, then a real encoder and decoder",
+    )
+    clean: Probability = Field(0.1, description="share of crops that are plain bicubic")
+    cached_clips: Positive = Field(2000, description="codec: clips encoded at the first start")
+    codec: CodecConfig = Field(default_factory=lambda: CodecConfig.model_validate({}))
 
 
 class ScheduleConfig(_Section):
@@ -120,6 +239,9 @@ class TrainConfig(_Section):
 
     network: NetworkConfig
     data: DataConfig
+    degradation: DegradationConfig = Field(
+        default_factory=lambda: DegradationConfig.model_validate({})
+    )
     schedule: ScheduleConfig
     loss: LossConfig = LossConfig.model_validate({"pixel": {}})
     run: RunConfig

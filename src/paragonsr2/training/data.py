@@ -1,102 +1,122 @@
-"""Training crops from decoded pairs in memory: a batch is a pure function of seed and step."""
+"""Training crops: a batch is a pure function of seed and step."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import numpy.typing as npt
 
-from paragonsr2.errors import TrainingError
-from paragonsr2.measure.quality import crop_to_multiple, shrink
 from paragonsr2.pixels.arrays import Pixels8
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+
+class Picture(Protocol):
+    """What crops are cut from."""
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the low resolution."""
+        ...
+
+    @property
+    def weight(self) -> float:
+        """How often one pixel of it is drawn, relative to other pictures."""
+        ...
+
+    @property
+    def given(self) -> bool:
+        """The low resolution came as a file, so it is not degraded any further."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Of the content of the file or files."""
+        ...
+
+    def crop(self, y: int, x: int, height: int, width: int) -> tuple[Pixels8, Pixels8]:
+        """LR and HR ``(H, W, 3)`` of one window, given in low-resolution pixels."""
+        ...
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture and its protocol shrink, ``(H, W, 3)`` uint8; ``hr`` is exactly scale times."""
+    """A :class:`Picture` as two arrays, ``(H, W, 3)`` uint8, in memory or memory-mapped.
+
+    ``hr`` is exactly scale times as large as ``lr``.
+    """
 
     name: str
     hr: Pixels8
     lr: Pixels8
+    weight: float = 1.0
+    given: bool = False
+    digest: str = ""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the low resolution."""
+        return self.lr.shape[0], self.lr.shape[1]
+
+    def crop(self, y: int, x: int, height: int, width: int) -> tuple[Pixels8, Pixels8]:
+        """LR and HR of one window, given in low-resolution pixels."""
+        scale = self.hr.shape[0] // self.lr.shape[0]
+        rows = slice(y * scale, (y + height) * scale)
+        columns = slice(x * scale, (x + width) * scale)
+        return self.lr[y : y + height, x : x + width], self.hr[rows, columns]
 
 
-def list_images(folders: Iterable[Path]) -> list[Path]:
-    """All image files below ``folders``, sorted.
+@dataclass(frozen=True)
+class Place:
+    """A square window of a picture, in low-resolution pixels."""
 
-    Raises:
-        TrainingError: a folder is missing or holds no image.
-    """
-    found: list[Path] = []
-    for folder in folders:
-        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-        if not files:
-            raise TrainingError(f"there are no images in {folder}; check the [data] section")
-        found += files
-    return found
+    picture: Picture
+    y: int
+    x: int
+    side: int
 
 
-def read_rgb(path: Path) -> Pixels8:
-    """Decode with Pillow to ``(H, W, 3)`` uint8.
+class Degradation(Protocol):
+    """Makes the crops of one row of a batch."""
 
-    Raises:
-        TrainingError: the file cannot be decoded.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise TrainingError(f"cannot read training image {path}: {error}") from error
-
-
-def load_pairs(paths: Sequence[Path], scale: int, min_lr: int = 1) -> list[Pair]:
-    """Decode and shrink in parallel.
-
-    Args:
-        paths: image files.
-        scale: of the network.
-        min_lr: least side of the low-resolution picture.
-
-    Raises:
-        TrainingError: an image is unreadable or too small.
-    """
-
-    def load(path: Path) -> Pair:
-        hr = np.ascontiguousarray(crop_to_multiple(read_rgb(path), scale))
-        if min(hr.shape[:2]) < min_lr * scale:
-            raise TrainingError(
-                f"{path} is {hr.shape[1]}x{hr.shape[0]}: smaller than a crop of "
-                f"{min_lr * scale}; lower data.patch or remove it"
-            )
-        return Pair(path.name, hr, shrink(hr, scale))
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(load, paths))
+    def __call__(self, place: Place, rng: np.random.Generator) -> tuple[Pixels8, Pixels8]:
+        """LR ``(side, side, 3)`` and HR; decided by ``rng`` alone, which may choose a place."""
+        ...
 
 
 class CropSampler:
-    """Random crops, flipped and turned; pictures are drawn by their area.
+    """Random crops, flipped and turned; pictures are drawn by their area times their weight.
 
     There is no sampler state to save: crop ``row`` of step ``step`` depends only on the seed
     and these two numbers, so a resumed run and a run on several processes see the same crops.
 
     Args:
-        pairs: all at least ``patch`` on each low-resolution side.
-        scale: of the pairs.
+        pictures: all at least ``patch`` on each low-resolution side.
+        scale: of the pictures.
         patch: side of a low-resolution crop.
         seed: of the run.
+        degradation: makes the low resolution; without it the pairs' own is taken.
+        clean: probability that a crop is not degraded.
     """
 
-    def __init__(self, pairs: Sequence[Pair], scale: int, patch: int, seed: int) -> None:
-        self.pairs, self.scale, self.patch, self.seed = pairs, scale, patch, seed
-        area = np.array([pair.lr.shape[0] * pair.lr.shape[1] for pair in pairs], dtype=np.float64)
-        self.cumulative = np.cumsum(area / area.sum())
+    def __init__(
+        self,
+        pictures: Sequence[Picture],
+        scale: int,
+        patch: int,
+        seed: int,
+        degradation: Degradation | None = None,
+        clean: float = 0.0,
+    ) -> None:
+        self.pictures, self.scale, self.patch, self.seed = pictures, scale, patch, seed
+        self.degradation, self.clean = degradation, clean
+        self.cumulative = np.cumsum(shares(pictures))
 
     def batch(self, step: int, rows: range) -> tuple[Pixels8, Pixels8]:
         """Crops ``rows`` of step ``step``.
@@ -107,18 +127,31 @@ class CropSampler:
         side, big = self.patch, self.patch * self.scale
         lr = np.empty((len(rows), side, side, 3), dtype=np.uint8)
         hr = np.empty((len(rows), big, big, 3), dtype=np.uint8)
-        rng = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 0, step]))
-        draws = rng.random((rows.stop, 4))[rows.start :]
-        for row, (which, down, right, turn) in enumerate(draws):
-            index = int(np.searchsorted(self.cumulative, which, side="right"))
-            pair = self.pairs[min(index, len(self.pairs) - 1)]
-            y = int(down * (pair.lr.shape[0] - side + 1))
-            x = int(right * (pair.lr.shape[1] - side + 1))
-            code = int(turn * 8)
-            lr[row] = _turned(pair.lr[y : y + side, x : x + side], code)
-            y, x = y * self.scale, x * self.scale
-            hr[row] = _turned(pair.hr[y : y + big, x : x + big], code)
+        draws = generator(self.seed, 0, 0, step).random((rows.stop, 4))[rows.start :]
+        for index, (row, (which, down, right, turn)) in enumerate(zip(rows, draws, strict=True)):
+            drawn = int(np.searchsorted(self.cumulative, which, side="right"))
+            picture = self.pictures[min(drawn, len(self.pictures) - 1)]
+            height, width = picture.size
+            y, x = int(down * (height - side + 1)), int(right * (width - side + 1))
+            crops = self._crops(Place(picture, y, x, side), generator(self.seed, 1, row, step))
+            lr[index], hr[index] = (_turned(crop, int(turn * 8)) for crop in crops)
         return lr, hr
+
+    def _crops(self, place: Place, rng: np.random.Generator) -> tuple[Pixels8, Pixels8]:
+        if self.degradation is None or place.picture.given or rng.random() < self.clean:
+            return place.picture.crop(place.y, place.x, place.side, place.side)
+        return self.degradation(place, rng)
+
+
+def generator(seed: int, purpose: int, row: int, step: int) -> np.random.Generator:
+    """Random numbers of their own for each purpose, row and step of a run."""
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, purpose, row, step]))
+
+
+def shares(pictures: Sequence[Picture]) -> npt.NDArray[np.float64]:
+    """How often each picture is drawn: by area times weight; ``(N,)`` of sum 1."""
+    area = np.array([p.weight * p.size[0] * p.size[1] for p in pictures], dtype=np.float64)
+    return area / area.sum()
 
 
 def _turned(crop: Pixels8, code: int) -> Pixels8:

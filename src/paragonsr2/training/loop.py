@@ -30,7 +30,8 @@ from paragonsr2.network.generator import ALPHA_KEY, ParagonSR2, build, channels_
 from paragonsr2.pixels.arrays import Pixels8
 from paragonsr2.pixels.convert import to_float, to_pixels
 from paragonsr2.training.config import ScheduleConfig, TrainConfig
-from paragonsr2.training.data import CropSampler, Pair, list_images, load_pairs
+from paragonsr2.training.data import CropSampler, Pair
+from paragonsr2.training.dataset import Processes, prepare
 from paragonsr2.training.losses import GeneratorLosses
 from paragonsr2.weights.store import load_checkpoint, save_checkpoint
 
@@ -171,13 +172,12 @@ class Trainer:
             ) from error
 
     def prepare_data(self) -> tuple[CropSampler, list[Pair]]:
-        """Decode training and validation pictures into memory."""
-        data, scale = self.config.data, self.config.network.scale
-        pairs = load_pairs(list_images(data.train), scale, min_lr=data.patch)
-        megapixels = sum(pair.hr.shape[0] * pair.hr.shape[1] for pair in pairs) / 1e6
-        self.log(f"training on {len(pairs)} images, {megapixels:.0f} megapixels")
-        val = load_pairs(list_images([data.val]), scale)
-        return CropSampler(pairs, scale, data.patch, self.config.run.seed), val
+        """Check and load the data; see :func:`paragonsr2.training.dataset.prepare`."""
+        accelerator = self.accelerator
+        processes = Processes(
+            accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone
+        )
+        return prepare(self.config, self.log, processes)
 
     def run(self) -> None:
         """Train to the last step, or until told to stop; the state is on disk at the end.

@@ -1,0 +1,474 @@
+"""Low resolution as real encoders leave it: short clips and stills, encoded once and cached.
+
+A clip is made from one photograph: a window that moves by parts of a pixel and zooms a little,
+shrunk bicubically, encoded as video, decoded. One frame of the later half, which was predicted
+from others as most frames of a video are, is kept; its window lies still on the pixel grid, so
+that the high-resolution partner is the photograph itself, not resampled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, features
+
+from paragonsr2.errors import MissingExtraError, TrainingError
+from paragonsr2.pixels.arrays import Pixels8
+from paragonsr2.training.config import CodecConfig
+from paragonsr2.training.data import Pair, Picture, Place, generator, shares
+from paragonsr2.training.pictures import SHRINK_REACH, read_array, save_array
+
+#: Libraries refuse, or treat specially, smaller pictures.
+LEAST_SIDE = 64
+#: Room for motion around a validation clip, in low-resolution pixels.
+VALIDATION_EDGE = 8
+
+
+@dataclass(frozen=True)
+class VideoCodec:
+    """How one video codec is asked for.
+
+    Attributes:
+        encoder: libav's name.
+        decoder: libav's name.
+        speed: the option that trades time for quality.
+        speeds: values of it in common use, without the slowest.
+        options: the others. Encoders work on one thread: clips are made in parallel, and the
+            result does not depend on the number of cores.
+        yuv444: the encoder can keep full chroma.
+    """
+
+    encoder: str
+    decoder: str
+    speed: str
+    speeds: tuple[str, ...]
+    options: dict[str, str] = field(default_factory=dict[str, str])
+    yuv444: bool = True
+
+
+VIDEO = {
+    "h264": VideoCodec(
+        "libx264", "h264", "preset", ("ultrafast", "veryfast", "fast", "medium", "medium", "slow")
+    ),
+    "hevc": VideoCodec(
+        "libx265",
+        "hevc",
+        "preset",
+        ("ultrafast", "veryfast", "medium"),
+        {"x265-params": "log-level=none:pools=none:frame-threads=1"},
+    ),
+    "vp9": VideoCodec(
+        "libvpx-vp9", "vp9", "cpu-used", ("2", "4", "5"), {"b": "0", "deadline": "good"}
+    ),
+    "av1": VideoCodec(
+        "libsvtav1",
+        "libdav1d",
+        "preset",
+        ("6", "8", "10", "12"),
+        {"svtav1-params": "lp=1"},
+        yuv444=False,
+    ),
+}
+#: Formats of Pillow, and whether it can keep full chroma in them.
+STILLS = {"jpeg": True, "webp": False, "avif": True}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """One way to compress.
+
+    Attributes:
+        codec: key of :data:`VIDEO` or :data:`STILLS`.
+        quality: constant rate factor of a video codec, quality of a still's.
+        yuv444: full chroma instead of 4:2:0.
+        speed: value of the video codec's ``speed`` option.
+    """
+
+    codec: str
+    quality: int
+    yuv444: bool = False
+    speed: str = ""
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """What to cut and how to encode it; sizes and motion in low-resolution pixels.
+
+    Attributes:
+        picture: index of the picture.
+        y, x, height, width: window of the frame that is kept.
+        frames: of the clip, 1 for a still.
+        kept: index of that frame.
+        pan: motion of the window per frame, down and right.
+        zoom: its relative growth per frame.
+        encoding: of the clip.
+    """
+
+    picture: int
+    y: int
+    x: int
+    height: int
+    width: int
+    frames: int
+    kept: int
+    pan: tuple[float, float]
+    zoom: float
+    encoding: Encoding
+
+
+def check_codecs(codecs: Sequence[str]) -> None:
+    """Say what cannot be encoded before anything is.
+
+    Raises:
+        MissingExtraError: PyAV is not installed.
+        TrainingError: its build, or Pillow's, lacks an encoder.
+    """
+    lacking = [
+        f"{name} ({VIDEO[name].encoder})"
+        for name in codecs
+        if name in VIDEO and not _opens(VIDEO[name])
+    ]
+    lacking += [name for name in codecs if name in ("webp", "avif") and not features.check(name)]
+    if lacking:
+        raise TrainingError(
+            f"the installed PyAV and Pillow cannot encode {', '.join(lacking)}; "
+            "leave it out of degradation.codec.mix"
+        )
+
+
+def _opens(codec: VideoCodec) -> bool:
+    av = _av()
+    try:
+        av.Codec(codec.encoder, "w")
+        av.Codec(codec.decoder, "r")
+    except av.codec.codec.UnknownCodecError:
+        return False
+    return True
+
+
+def _av() -> Any:
+    # SVT-AV1 reads this once, when it is first used, and is talkative without it.
+    os.environ.setdefault("SVT_LOG", "1")
+    try:
+        import av
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("compressed training data", "train") from error
+    return av
+
+
+def plan_clip(
+    index: int,
+    pictures: Sequence[Picture],
+    chances: npt.NDArray[np.float64],
+    settings: CodecConfig,
+    seed: int,
+) -> ClipPlan:
+    """Decide on clip ``index``; the same for the same arguments.
+
+    Args:
+        index: of the clip in its run.
+        pictures: at least :data:`LEAST_SIDE`.
+        chances: how often each is taken, ``(N,)`` of sum 1.
+        settings: ranges.
+        seed: of the run.
+    """
+    rng = generator(seed, 2, index, 0)
+    which = int(rng.choice(len(pictures), p=chances))
+    height, width = (
+        min(int(rng.integers(*settings.side, endpoint=True)), side) // 2 * 2
+        for side in pictures[which].size
+    )
+    y, x = (
+        int(rng.integers(0, whole - part, endpoint=True))
+        for whole, part in zip(pictures[which].size, (height, width), strict=True)
+    )
+    encoding = draw_encoding(settings, rng)
+    frames = int(rng.integers(*settings.frames, endpoint=True))
+    kept = int(rng.integers(frames // 2, frames))
+    # Squares, because slow motion is more common than fast, and none not rare.
+    speed, angle = settings.pan * rng.random() ** 2, 2 * np.pi * rng.random()
+    pan = (float(speed * np.sin(angle)), float(speed * np.cos(angle)))
+    zoom = float(settings.zoom * rng.uniform(-1, 1) ** 3)
+    if encoding.codec in STILLS:
+        frames, kept = 1, 0
+    return ClipPlan(which, y, x, height, width, frames, kept, pan, zoom, encoding)
+
+
+def draw_encoding(settings: CodecConfig, rng: np.random.Generator) -> Encoding:
+    """A codec by its weight in ``settings.mix``, and a quality and speed for it."""
+    names, weights = list(settings.mix), np.array(list(settings.mix.values()))
+    codec = names[int(rng.choice(len(names), p=weights / weights.sum()))]
+    low, high = getattr(settings, f"{codec}_{'crf' if codec in VIDEO else 'quality'}")
+    quality = int(rng.integers(low, high, endpoint=True))
+    full_chroma = bool(rng.random() < settings.yuv444)
+    if codec in STILLS:
+        return Encoding(codec, quality, full_chroma and STILLS[codec])
+    speeds = VIDEO[codec].speeds
+    speed = speeds[int(rng.integers(len(speeds)))]
+    return Encoding(codec, quality, full_chroma and VIDEO[codec].yuv444, speed)
+
+
+def make_clip(plan: ClipPlan, picture: Picture) -> Pixels8:
+    """Cut, move, shrink, encode and decode.
+
+    Returns:
+        The kept frame, ``(plan.height, plan.width, 3)`` uint8.
+
+    Raises:
+        TrainingError: the codec failed.
+    """
+    still, _ = picture.crop(plan.y, plan.x, plan.height, plan.width)
+    if plan.encoding.codec in STILLS:
+        return compress_still(still, plan.encoding)
+    frames = [
+        still if index == plan.kept else moved for index, moved in enumerate(_moving(plan, picture))
+    ]
+    return compress_video(frames, plan.encoding)[plan.kept]
+
+
+def degrade_whole(pair: Pair, settings: CodecConfig) -> Pair:
+    """A validation picture as one frame of a clip, encoded in a way that its content decides.
+
+    Returns:
+        The pair without a border that is left for the motion.
+
+    Raises:
+        TrainingError: the codec failed.
+    """
+    rng = generator(int(f"0{pair.digest[:12]}", 16), 3, 0, 0)
+    edge = [min(VALIDATION_EDGE, (side - LEAST_SIDE) // 2) for side in pair.size]
+    if min(edge) < 0:
+        raise TrainingError(
+            f"validation image {pair.name} is too small for a clip: its low resolution needs "
+            f"{LEAST_SIDE} pixels on both sides"
+        )
+    height, width = (
+        (side - 2 * spare) // 2 * 2 for side, spare in zip(pair.size, edge, strict=True)
+    )
+    y, x = edge
+    plan = ClipPlan(
+        0, y, x, height, width, frames=5, kept=3, pan=(0.7, 1.1), zoom=0.0,
+        encoding=draw_encoding(settings, rng),
+    )  # fmt: skip
+    _, hr = pair.crop(y, x, height, width)
+    return replace(pair, lr=make_clip(plan, pair), hr=np.ascontiguousarray(hr))
+
+
+def _moving(plan: ClipPlan, picture: Picture) -> list[Pixels8]:
+    """The frames of a clip, shrunk from windows at fractions of a pixel."""
+    (rows, columns), ahead = picture.size, max(plan.kept, plan.frames - 1 - plan.kept)
+    spare = [
+        int(ahead * (abs(speed) + abs(plan.zoom) * side)) + SHRINK_REACH
+        for speed, side in zip(plan.pan, (plan.height, plan.width), strict=True)
+    ]
+    top, left = max(plan.y - spare[0], 0), max(plan.x - spare[1], 0)
+    bottom = min(plan.y + plan.height + spare[0], rows)
+    right = min(plan.x + plan.width + spare[1], columns)
+    _, hr = picture.crop(top, left, bottom - top, right - left)
+    scale, source = hr.shape[0] // (bottom - top), Image.fromarray(np.ascontiguousarray(hr))
+    frames: list[Pixels8] = []
+    for index in range(plan.frames):
+        time = index - plan.kept
+        box: list[tuple[float, float]] = []
+        for start, side, speed, edge, length in (
+            (plan.x, plan.width, plan.pan[1], left, right - left),
+            (plan.y, plan.height, plan.pan[0], top, bottom - top),
+        ):
+            wide = min(side * (1 + plan.zoom * time), length)
+            centre = start - edge + side / 2 + speed * time
+            near = min(max(centre - wide / 2, 0), length - wide)
+            box.append((near * scale, (near + wide) * scale))
+        (x0, x1), (y0, y1) = box
+        size = (plan.width, plan.height)
+        small = source.resize(size, Image.Resampling.BICUBIC, box=(x0, y0, x1, y1))
+        frames.append(np.asarray(small))
+    return frames
+
+
+def compress_still(pixels: Pixels8, encoding: Encoding) -> Pixels8:
+    """Encode one picture with Pillow and decode it, ``(H, W, 3)`` uint8."""
+    options: dict[str, Any] = {"quality": encoding.quality}
+    if STILLS[encoding.codec]:
+        options["subsampling"] = "4:4:4" if encoding.yuv444 else "4:2:0"
+    if encoding.codec == "avif":
+        options |= {"speed": 8, "max_threads": 1}
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, encoding.codec, **options)
+    with Image.open(buffer) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def compress_video(frames: Sequence[Pixels8], encoding: Encoding) -> list[Pixels8]:
+    """Encode a clip and decode it.
+
+    Args:
+        frames: ``(H, W, 3)`` uint8, sides even and at least :data:`LEAST_SIDE`.
+        encoding: of a video codec.
+
+    Returns:
+        As many frames, in the same order.
+
+    Raises:
+        TrainingError: the codec failed, or lost a frame.
+    """
+    av = _av()
+    codec = VIDEO[encoding.codec]
+    options = {"crf": str(encoding.quality), codec.speed: encoding.speed, **codec.options}
+    try:
+        packets = _encode(av, frames, codec.encoder, encoding.yuv444, options)
+        decoder = av.CodecContext.create(codec.decoder, "r")
+        decoder.thread_count = 1
+        decoded = [frame for packet in (*packets, None) for frame in decoder.decode(packet)]
+    except av.FFmpegError as error:
+        raise TrainingError(f"{codec.encoder} failed with {options}: {error}") from error
+    decoded.sort(key=lambda frame: frame.pts)
+    if [frame.pts for frame in decoded] != list(range(len(frames))):
+        raise TrainingError(f"{codec.encoder} gave {len(decoded)} frames for {len(frames)}")
+    how = _conversion(av)
+    return [frame.reformat(format="rgb24", **how).to_ndarray() for frame in decoded]
+
+
+def _encode(
+    av: Any, frames: Sequence[Pixels8], name: str, yuv444: bool, options: dict[str, str]
+) -> list[Any]:
+    encoder = av.CodecContext.create(name, "w")
+    encoder.height, encoder.width = frames[0].shape[:2]
+    encoder.pix_fmt = "yuv444p" if yuv444 else "yuv420p"
+    encoder.framerate, encoder.time_base = Fraction(25), Fraction(1, 25)
+    encoder.thread_count, encoder.options = 1, options
+    packets: list[Any] = []
+    for index, pixels in enumerate(frames):
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+        frame = frame.reformat(format=encoder.pix_fmt, **_conversion(av))
+        frame.pts, frame.time_base = index, encoder.time_base
+        packets += encoder.encode(frame)
+    return [*packets, *encoder.encode(None)]
+
+
+def _conversion(av: Any) -> dict[str, Any]:
+    """How colours are converted, both ways.
+
+    Without full chroma and accurate rounding libswscale darkens a picture by a whole level.
+    """
+    flags = av.video.reformatter.Interpolation
+    wanted = flags.BICUBIC | flags.FULL_CHR_H_INT | flags.ACCURATE_RND
+    return {"interpolation": wanted, "threads": 1}
+
+
+class ClipSampler:
+    """Crops of cached clips; which clip, and where in it, is the row's random numbers' choice.
+
+    Args:
+        pictures: of the plans.
+        plans: what each clip is.
+        clips: the kept frame of each, ``(height, width, 3)`` uint8.
+    """
+
+    def __init__(
+        self, pictures: Sequence[Picture], plans: Sequence[ClipPlan], clips: Sequence[Pixels8]
+    ) -> None:
+        self.pictures, self.plans, self.clips = pictures, plans, clips
+
+    def __call__(self, place: Place, rng: np.random.Generator) -> tuple[Pixels8, Pixels8]:
+        """LR ``(side, side, 3)`` and HR of a clip, whatever the place."""
+        index, side = int(rng.integers(len(self.clips))), place.side
+        plan = self.plans[index]
+        y = int(rng.integers(plan.height - side, endpoint=True))
+        x = int(rng.integers(plan.width - side, endpoint=True))
+        _, hr = self.pictures[plan.picture].crop(plan.y + y, plan.x + x, side, side)
+        return self.clips[index][y : y + side, x : x + side], hr
+
+
+class ClipCache:
+    """Encoded clips on disk, found again by what they were made from.
+
+    Args:
+        folder: of all that is cached.
+        pictures: at least :data:`LEAST_SIDE`; those with a given LR are left out.
+        settings: of the encoders.
+        scale: of the pictures.
+        seed: of the run.
+
+    Raises:
+        MissingExtraError: PyAV is not installed.
+        TrainingError: an encoder is missing, or no picture is large enough.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        pictures: Sequence[Picture],
+        settings: CodecConfig,
+        scale: int,
+        seed: int,
+    ) -> None:
+        check_codecs(list(settings.mix))
+        self.pictures = [p for p in pictures if not p.given and min(p.size) >= LEAST_SIDE]
+        if not self.pictures:
+            raise TrainingError(
+                f"no training image has {LEAST_SIDE * scale} pixels on both sides: "
+                "too small for clips; take degradation.kind bicubic"
+            )
+        self.settings, self.seed, self.chances = settings, seed, shares(self.pictures)
+        identity = repr((
+            _av().__version__, settings.model_dump_json(), scale, seed,
+            [(picture.digest, picture.weight) for picture in self.pictures],
+        ))  # fmt: skip
+        self.folder = folder / "clips" / hashlib.sha256(identity.encode()).hexdigest()[:20]
+
+    def build(self, indices: Sequence[int], threads: int, log: Callable[[str], None]) -> None:
+        """Encode those of ``indices`` that are not there yet, in parallel.
+
+        Raises:
+            TrainingError: a codec failed.
+            OutputError: the cache cannot be written.
+        """
+        todo = [index for index in indices if self._read(index) is None]
+        if not todo:
+            return
+        log(f"encoding {len(todo)} clips into {self.folder}")
+        every = max(1, len(todo) // 10)
+        with ThreadPoolExecutor(threads) as pool:
+            for done, _ in enumerate(pool.map(self._make, todo), start=1):
+                if done % every == 0:
+                    log(f"encoded {done}/{len(todo)} clips")
+
+    def sampler(self, count: int) -> ClipSampler:
+        """The first ``count`` clips, memory-mapped.
+
+        Raises:
+            TrainingError: one was not built.
+        """
+        clips: list[Pixels8] = []
+        for index in range(count):
+            clip = self._read(index)
+            if clip is None:
+                raise TrainingError(f"clip {index} has gone from {self.folder}; start again")
+            clips.append(clip)
+        return ClipSampler(self.pictures, [self._plan(index) for index in range(count)], clips)
+
+    def _plan(self, index: int) -> ClipPlan:
+        return plan_clip(index, self.pictures, self.chances, self.settings, self.seed)
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.npy"
+
+    def _make(self, index: int) -> None:
+        plan = self._plan(index)
+        save_array(self._path(index), make_clip(plan, self.pictures[plan.picture]))
+
+    def _read(self, index: int) -> Pixels8 | None:
+        """The clip, if there is a whole one of the planned size."""
+        clip, plan = read_array(self._path(index)), self._plan(index)
+        fits = clip is not None and clip.shape == (plan.height, plan.width, 3)
+        return clip if fits else None
