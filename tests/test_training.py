@@ -151,9 +151,14 @@ def test_a_written_default_and_an_option_of_tomorrow_do_not_end_a_run(config_pat
     Trainer(config.model_copy(update={"run": more}), resume=True, log=lambda _: None)
 
 
-def test_the_artefact_term_trains_beside_the_average(config_path):
-    lines = train(config_path, "loss.pixel.kind=l1", "loss.artefact.start=4")
-    assert len(lines) == 6
+def test_all_terms_train_together_and_join_in_when_told(config_path):
+    short = ("schedule.steps=8", "loss.pixel.kind=l1")
+    alone = train(config_path, *short)
+    terms = ["ms_ssim", "frequency", "gradient", "artefact"]
+    output = f"run.output={config_path.parent}/more"
+    more = train(config_path, *short, *(f"loss.{term}.start=4" for term in terms), output)
+    assert alone[:2] == more[:2]
+    assert all(a != b for a, b in zip(alone[2:], more[2:], strict=True))
 
 
 def test_pretrained_weights_are_the_start(config_path, tmp_path):

@@ -160,7 +160,7 @@ class GradientLoss(PairLoss):
 class ArtefactLoss(nn.Module):
     """L1 where the picture looks like an artefact: locally discriminative learning.
 
-    Source: Liang, Zeng, Zhang, "Details or Artifacts", CVPR 2022, equations 4 to 7.
+    Source: Liang, Zeng, Zhang, "Details or Artifacts", CVPR 2022.
     """
 
     def forward(self, sr: Tensor, hr: Tensor, sr_ema: Tensor) -> Tensor:
