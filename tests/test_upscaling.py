@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -195,3 +199,12 @@ def test_torch_and_numpy_agree_on_the_base(make_stirred):
     x = np.random.default_rng(0).random((1, 3, 30, 20), dtype=np.float32)
     ours = TorchBackend(network, device="cpu").run(x)
     np.testing.assert_allclose(ours, ClassicalBackend(2, 0.0).run(x), atol=1e-5)
+
+
+def test_the_engine_is_told_to_report_nothing_before_it_loads(tmp_path):
+    # Telemetry of ONNX Runtime leaves a session file where temporary files go.
+    code = "import paragonsr2, onnxruntime; paragonsr2.Upscaler('realtime', 2)"
+    known = {k: v for k, v in os.environ.items() if k not in ("ORT_DISABLE_TELEMETRY", "CI")}
+    environment = known | {"TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []

@@ -5,11 +5,15 @@ Importing this package is light: neither PyTorch nor an engine is loaded before 
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from paragonsr2.errors import ParagonError
 from paragonsr2.version import __version__
+
+# ONNX Runtime reports its use to Microsoft unless this is set before it loads.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from paragonsr2.network.generator import (
