@@ -216,6 +216,7 @@ def test_bad_data_is_said(config_path, tmp_path):
         ("schedule.steps=0", "greater than or equal to 1"),
         ("network.variant=huge", "realtime"),
         ("nonsense", "section.key=value"),
+        ("data.train=[{path='x', weigth=2}]", "nearest known: weight"),
         ("loss.pixle.kind=l1", "nearest known: pixel"),
         ("loss.pixel.kindd=l1", "nearest known: kind"),
         ("loss.pixel.weight=0", "greater than 0"),

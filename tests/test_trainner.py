@@ -77,14 +77,16 @@ def options(**changes):
 
 def test_a_fidelity_run_is_taken_over(tmp_path):
     path = tmp_path / "run.yml"
-    path.write_text(FIDELITY)
+    paired = FIDELITY.replace("lq_size", "dataroot_lq: [lr/one, lr/two]\n    lq_size")
+    path.write_text(paired)
     said = []
     config = load_config(path, ["schedule.steps=40"], said.append)
     assert (config.network.variant, config.network.scale) == ("stream", 2)
     assert config.network.upsampler_alpha == 0.25
     assert config.network.checkpointing
     assert str(config.network.pretrain) == "start.safetensors"
-    assert len(config.data.train) == 2
+    assert [str(folder.path) for folder in config.data.train] == ["hr/one", "hr/two"]
+    assert [str(folder.lr) for folder in config.data.train] == ["lr/one", "lr/two"]
     assert (config.data.patch, config.data.batch) == (40, 6)
     assert (config.schedule.steps, config.schedule.lr, config.schedule.warmup) == (40, 2e-4, 0)
     assert (config.schedule.ema, config.schedule.betas) == (0.995, (0.9, 0.95))

@@ -316,7 +316,9 @@ def _explain(error: ValidationError) -> str:
 def _nearest(location: tuple[int | str, ...]) -> str:
     model: type[BaseModel] = TrainConfig
     for part in location[:-1]:
-        field = model.model_fields.get(str(part))
+        if isinstance(part, int):
+            continue  # a place in a list, whose sections are all of one kind
+        field = model.model_fields.get(part)
         inner = None if field is None else _section_of(field.annotation)
         if inner is None:
             return ""
@@ -326,8 +328,7 @@ def _nearest(location: tuple[int | str, ...]) -> str:
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:
-    """The model in an annotation such as ``Model`` or ``Model | None``."""
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None
+    """The model in an annotation such as ``Model | None`` or ``list[Model]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for kind in get_args(annotation) if (model := _section_of(kind))), None)

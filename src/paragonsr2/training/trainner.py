@@ -73,7 +73,8 @@ NAMES = (
 INSTEAD = {
     "num_gpu": "data.batch counts the crops of all processes",
     "datasets.train.filename_tmpl": "partners have the same names",
-    "high_order_degradation": "see the configuration's own degradations",
+    "datasets.train.num_worker_per_gpu": "data.workers",
+    "high_order_degradation": "[degradation]",
     "train.grad_clip": "the gradient's norm is always limited to schedule.clip",
     "train.optim_g.type": "Adam",
     "train.optim_d.type": "Adam",
