@@ -228,7 +228,7 @@ def test_interrupt_ends_with_130(tmp_path):
     code = (
         "import paragonsr2.upscale.job as job\n"
         "def stop(*a, **k): raise KeyboardInterrupt\n"
-        "job.run_task = stop\n"
+        "job.run_tasks = stop\n"
         "import sys; from paragonsr2.cli.main import main\n"
         f"sys.argv = ['paragonsr2', 'upscale', {str(tmp_path / 'x.png')!r}, '-m', 'magic']\n"
         "main()\n"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import re
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -11,19 +13,31 @@ from pathlib import Path
 
 from paragonsr2.errors import OutputError
 
+try:
+    import fcntl
+except ImportError:  # not on Windows, where leftovers stay, by their name seen to be such
+    fcntl = None
+
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]+)?")
+
 
 @contextmanager
 def atomic_path(path: Path) -> Generator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and takes its place.
 
-    The temporary name keeps the suffix, because encoders choose their format by it.
+    The temporary name keeps the suffix, because encoders choose their format by it. What killed
+    runs left behind of the same ``path`` is removed.
 
     Raises:
         OutputError: the folder or file cannot be written; ``path`` is as it was.
     """
     part = path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}.part{path.suffix}")
+    lock = -1
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        lock = os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        _try_lock(lock)
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
@@ -31,8 +45,39 @@ def atomic_path(path: Path) -> Generator[Path]:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
+        if lock >= 0:
+            os.close(lock)
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether this is the name of a file that is being written, or was when its run died."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def _remove_leftovers(path: Path) -> None:
+    for found in path.parent.glob(
+        f".{glob.escape(path.stem[:80])}.*.part{glob.escape(path.suffix)}"
+    ):
+        with contextlib.suppress(OSError):
+            lock = os.open(found, os.O_RDWR)
+            try:
+                # Whoever is still writing it holds a lock, which dies with the process.
+                if is_temporary(found) and _try_lock(lock):
+                    found.unlink()
+            finally:
+                os.close(lock)
+
+
+def _try_lock(descriptor: int) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def write_atomic(path: Path, content: bytes) -> None:

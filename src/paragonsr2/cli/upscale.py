@@ -6,6 +6,7 @@ import enum
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,10 +22,11 @@ from paragonsr2.cli.options import (
     PrecisionOption,
     ScaleOption,
 )
+from paragonsr2.cli.progress import Events, ProgressLine
 from paragonsr2.errors import UsageError
 
 if TYPE_CHECKING:
-    from paragonsr2.upscale.job import Outcome, Task
+    from paragonsr2.upscale.line import Outcome, Task
     from paragonsr2.upscale.upscaler import TileOption, Upscaler
 
 
@@ -37,6 +39,8 @@ class FormatChoice(enum.StrEnum):
     webp = "webp"
     tiff = "tiff"
     avif = "avif"
+    gif = "gif"
+    jxl = "jxl"
 
 
 def upscale(
@@ -53,14 +57,25 @@ def upscale(
     image_format: Annotated[
         FormatChoice, typer.Option("--format", help="Output format.")
     ] = FormatChoice.keep,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results.")] = False,
+    quality: Annotated[
+        int, typer.Option(min=1, max=100, help="Of JPEG, WebP, AVIF; 100: lossless where it can.")
+    ] = 95,
+    suffix: Annotated[
+        str | None, typer.Option(help="Behind the names; default: _x2 beside the input.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results newer than their input, too.")
+    ] = False,
     max_megapixels: Annotated[
         float, typer.Option(help="Refuse larger inputs: a small file can claim any size.")
     ] = 250.0,
     as_json: JsonOption = False,
+    as_events: Annotated[
+        bool, typer.Option("--events", help="Print JSON objects on stdout, one a line, as it goes.")
+    ] = False,
 ) -> None:
-    """Enlarge images; what exists already is skipped."""
-    from paragonsr2.upscale.job import check_output_folder, plan_tasks, run_task
+    """Enlarge images; a result that is newer than its input is kept."""
+    from paragonsr2.upscale.job import check_output_folder, plan_tasks, run_tasks
     from paragonsr2.upscale.upscaler import Upscaler
 
     upscaler = Upscaler(
@@ -71,28 +86,48 @@ def upscale(
         precision=precision.value,
         tile=_tile(tile),
     )
-    tasks = plan_tasks(inputs, output, upscaler.scale, image_format.value)
+    tasks = plan_tasks(inputs, output, upscaler.scale, image_format.value, suffix)
     check_output_folder(output)
+    about = _describe(upscaler)
+    events = Events(wanted=as_events)
+    events.send("start", {**about, "files": len(tasks)})
     started = time.perf_counter()
     outcomes: list[Outcome] = []
-    with _Progress(tasks) as progress:
-        for task in tasks:
-            progress.begin(task)
-            outcome = run_task(
-                task,
-                upscaler,
-                overwrite=overwrite,
-                max_pixels=int(max_megapixels * 1e6),
-                progress=progress.advance,
-            )
+
+    def show(task: Task, share: float) -> None:
+        line.show(task.source.name, len(outcomes) + share)
+        events.progress(
+            {"input": str(task.source), "share": round(share, 4), "finished": len(outcomes)}
+        )
+
+    with ProgressLine(len(tasks), "files", f"{about['backend']}, tile {about['tile']}") as line:
+        for outcome in run_tasks(
+            tasks,
+            upscaler,
+            overwrite=overwrite,
+            max_pixels=int(max_megapixels * 1e6),
+            quality=quality,
+            progress=show,
+        ):
             outcomes.append(outcome)
-            progress.end()
-            if outcome.status == "done" and not as_json:
+            line.show(outcome.source.name, len(outcomes))
+            events.send("result", _report(outcome))
+            if outcome.status == "done" and not (as_json or as_events):
                 print(outcome.target, flush=True)
-            elif outcome.status != "done":
+            if outcome.message:
                 print(f"{outcome.source}: {outcome.status}: {outcome.message}", file=sys.stderr)
-    _summarise(outcomes, upscaler, time.perf_counter() - started, as_json)
-    if any(outcome.status == "failed" for outcome in outcomes):
+    count = Counter(outcome.status for outcome in outcomes)
+    summary = {
+        **about,
+        "seconds": round(time.perf_counter() - started, 4),
+        **{status: count[status] for status in ("done", "skipped", "failed")},
+    }
+    events.send("end", summary)
+    if as_json:
+        print(json.dumps({**summary, "results": [_report(outcome) for outcome in outcomes]}))
+    elif not as_events:
+        _summarise(summary)
+    if count["failed"]:
         raise typer.Exit(1)
 
 
@@ -105,75 +140,32 @@ def _tile(text: str) -> TileOption:
         raise UsageError(f"--tile {text}: give auto, off or a number from 16") from None
 
 
-def _summarise(outcomes: list[Outcome], upscaler: Upscaler, seconds: float, as_json: bool) -> None:
-    count = {
-        status: sum(outcome.status == status for outcome in outcomes)
-        for status in ("done", "skipped", "failed")
+def _describe(upscaler: Upscaler) -> dict[str, object]:
+    return {
+        "model": upscaler.model,
+        "scale": upscaler.scale,
+        "backend": upscaler.backend.name,
+        "tile": upscaler.tile or "off",
     }
-    if as_json:
-        results = [
-            {
-                "input": str(outcome.source),
-                "output": str(outcome.target),
-                "status": outcome.status,
-                "message": outcome.message,
-                "width": outcome.width,
-                "height": outcome.height,
-                "seconds": round(outcome.seconds, 4),
-            }
-            for outcome in outcomes
-        ]
-        whole = {
-            "model": upscaler.model,
-            "scale": upscaler.scale,
-            "backend": upscaler.backend.name,
-            "tile": upscaler.tile or "off",
-            "seconds": round(seconds, 4),
-            **count,
-            "results": results,
-        }
-        print(json.dumps(whole))
-        return
-    parts = [f"{number} {status}" for status, number in count.items() if number]
+
+
+def _report(outcome: Outcome) -> dict[str, object]:
+    return {
+        "input": str(outcome.source),
+        "output": str(outcome.target),
+        "status": outcome.status,
+        "message": outcome.message,
+        "width": outcome.width,
+        "height": outcome.height,
+        "pages": outcome.pages,
+        "seconds": round(outcome.seconds, 4),
+    }
+
+
+def _summarise(summary: dict[str, object]) -> None:
+    parts = [f"{summary[key]} {key}" for key in ("done", "skipped", "failed") if summary[key]]
     print(
-        f"{', '.join(parts)} in {seconds:.1f} s  "
-        f"({upscaler.model} x{upscaler.scale}, {upscaler.backend.name}, "
-        f"tile {upscaler.tile or 'off'})",
+        f"{', '.join(parts)} in {summary['seconds']:.1f} s  "
+        f"({summary['model']} x{summary['scale']}, {summary['backend']}, tile {summary['tile']})",
         file=sys.stderr,
     )
-
-
-class _Progress:
-    """A progress bar on stderr, or nothing where stderr is no terminal."""
-
-    def __init__(self, tasks: list[Task]) -> None:
-        self.total = len(tasks)
-        self.bar = None
-        self.done = 0
-        self.shown = None
-
-    def __enter__(self) -> _Progress:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import Progress
-
-            self.bar = Progress(console=Console(stderr=True), transient=True)
-            self.bar.start()
-            self.shown = self.bar.add_task("", total=self.total)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-
-    def begin(self, task: Task) -> None:
-        if self.bar is not None and self.shown is not None:
-            self.bar.update(self.shown, description=task.source.name)
-
-    def advance(self, share: float) -> None:
-        if self.bar is not None and self.shown is not None:
-            self.bar.update(self.shown, completed=self.done + share)
-
-    def end(self) -> None:
-        self.done += 1
-        self.advance(0.0)

@@ -109,7 +109,8 @@ def _require_writable(output: Path) -> None:
 
 
 def _pictures(folder: Path, scale: int) -> Iterator[tuple[str, FloatNCHW]]:
-    from paragonsr2.pixels.files import READABLE, read_picture
+    from paragonsr2.pixels.files import read_picture
+    from paragonsr2.pixels.formats import READABLE
 
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READABLE)
     if not paths:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,11 +17,10 @@ Pixels8 = npt.NDArray[np.uint8]
 FloatNCHW = npt.NDArray[np.float32]
 
 
-def full_scale(pixels: Pixels) -> float:
-    """The value that stands for white: 255, 65535 or 1.0."""
-    if pixels.dtype == np.float32:
-        return 1.0
-    return float(2 ** (8 * pixels.dtype.itemsize) - 1)
+def full_scale(pixels: Pixels | np.dtype[Any]) -> float:
+    """The value that stands for white in an array or a dtype: 255, 65535 or 1.0."""
+    dtype = pixels if isinstance(pixels, np.dtype) else pixels.dtype
+    return 1.0 if dtype == np.float32 else float(2 ** (8 * dtype.itemsize) - 1)
 
 
 def round_half_up(values: npt.NDArray[np.floating], like: Pixels) -> Pixels:

@@ -3,147 +3,140 @@
 from __future__ import annotations
 
 import glob
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from paragonsr2.errors import InputError, OutputError, ParagonError, UsageError
-from paragonsr2.pixels.files import (
-    FORMATS,
-    MAX_PIXELS,
-    READABLE,
-    Picture,
-    format_of,
-    read_picture,
-    write_picture,
-)
+from paragonsr2.errors import InputError, OutputError, UsageError
+from paragonsr2.files import is_temporary
+from paragonsr2.pixels.files import MAX_PIXELS
+from paragonsr2.pixels.formats import READABLE, WRITABLE, kept_suffix
+from paragonsr2.upscale.line import Line, Outcome, Task
 from paragonsr2.upscale.upscaler import Upscaler
-
-Status = Literal["done", "skipped", "failed"]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One file to enlarge, and where to."""
-
-    source: Path
-    target: Path
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a task.
-
-    Attributes:
-        source: input file.
-        target: output file.
-        status: ``done``, ``skipped`` (it exists) or ``failed``.
-        message: why, if not done.
-        width, height: of the result; 0 if not done.
-        seconds: for the whole file, reading and writing included.
-    """
-
-    source: Path
-    target: Path
-    status: Status
-    message: str = ""
-    width: int = 0
-    height: int = 0
-    seconds: float = 0.0
 
 
 def plan_tasks(
-    inputs: Sequence[str], output: Path | None, scale: int, image_format: str = "keep"
+    inputs: Sequence[str],
+    output: Path | None,
+    scale: int,
+    image_format: str = "keep",
+    suffix: str | None = None,
 ) -> list[Task]:
     """Find the input files and name their outputs.
 
     Beside its input a result is called ``name_x2.png``; in an output folder it keeps its name
-    and its place in the tree.
+    and its place in the tree. Results of an earlier run that lie in a searched folder are no
+    inputs.
 
     Args:
         inputs: files, folders (searched recursively) and glob patterns.
         output: a file for a single input, a folder, or None for beside the input.
         scale: of the upscaler, for names.
-        image_format: ``keep`` or one of :data:`FORMATS`.
+        image_format: ``keep`` or one of :data:`~paragonsr2.pixels.formats.WRITABLE`.
+        suffix: put behind the names; None is ``_x2`` beside the input and nothing in a folder.
 
     Raises:
         InputError: an input does not exist, or there is nothing to do.
-        UsageError: one output file for several inputs, an output that is an input, or two
-            inputs with the same output.
+        UsageError: one output file for several inputs, an output that is an input, two inputs
+            with the same output, or a format or suffix that cannot be.
     """
-    found = list(_find(inputs))
-    if not found:
-        raise InputError("there are no images in the inputs")
+    if image_format != "keep" and image_format not in WRITABLE:
+        raise UsageError(f"this libvips is built without {image_format}; take another --format")
+    if suffix is not None and Path(f"x{suffix}").name != f"x{suffix}":
+        raise UsageError(f"--suffix {suffix} leads to another folder; give letters and digits")
+    found = list(_find(inputs, output))
     as_file = output is not None and output.suffix.lower() in READABLE and not output.is_dir()
     if as_file and len(found) > 1:
         raise UsageError(f"{output} is one file for {len(found)} inputs; give a folder")
-    sources = {source.resolve() for source, _ in found}
+
+    def target_of(source: Path, place: Path) -> Path:
+        if as_file and output is not None:
+            return output
+        kept = image_format == "keep"
+        ending = kept_suffix(source) if kept else WRITABLE[image_format].suffixes[0]
+        behind = f"_x{scale}" if suffix is None and output is None else suffix or ""
+        folder = source.parent if output is None else (output / place).parent
+        return folder / f"{source.stem}{behind}{ending}"
+
+    if output is None and suffix != "":
+        made = {target_of(source, place).resolve() for source, place, _ in found}
+        found = [one for one in found if not one[2] or one[0].resolve() not in made]
+    if not found:
+        raise InputError("there are no images in the inputs")
+    sources = {source.resolve() for source, _, _ in found}
     tasks: dict[Path, Task] = {}
-    for source, place in found:
-        suffix = source.suffix if image_format == "keep" else FORMATS[image_format]
-        if output is None:
-            target = source.with_name(f"{source.stem}_x{scale}{suffix}")
-        elif as_file:
-            target = output
-        else:
-            target = (output / place).with_suffix(suffix)
+    for source, place, _ in found:
+        target = target_of(source, place)
         key = target.resolve()
         if key in sources:
-            raise UsageError(f"{target} is an input; give another -o")
+            raise UsageError(f"{target} is an input; give another -o or --suffix")
         if key in tasks:
             raise UsageError(f"{tasks[key].source} and {source} would both become {target}")
         tasks[key] = Task(source, target)
     return list(tasks.values())
 
 
-def _find(inputs: Sequence[str]) -> Iterator[tuple[Path, Path]]:
-    """Each input file with its place below the folder it was found in."""
+def _find(inputs: Sequence[str], output: Path | None) -> Iterator[tuple[Path, Path, bool]]:
+    """Each input file, its place below the folder it was found in, and whether it was found."""
     for text in inputs:
         path = Path(text)
         if path.is_dir():
             for file in sorted(path.rglob("*")):
-                if file.suffix.lower() in READABLE and file.is_file():
-                    yield file, file.relative_to(path)
+                if _is_image(file) and not _lies_below(file, output, path):
+                    yield file, file.relative_to(path), True
         elif path.exists():
-            yield path, Path(path.name)
+            yield path, Path(path.name), False
         else:
             matches = sorted(glob.glob(text, recursive=True))
             if not matches:
                 raise InputError(f"there is no {text}")
-            yield from _find(matches)
+            yield from _find(matches, output)
 
 
-def run_task(
-    task: Task,
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in READABLE and path.is_file() and not is_temporary(path)
+
+
+def _lies_below(file: Path, output: Path | None, searched: Path) -> bool:
+    """Whether ``file`` is in an output folder that is itself inside the searched one."""
+    if output is None:
+        return False
+    folder = output.resolve()
+    return searched.resolve() in folder.parents and folder in file.resolve().parents
+
+
+def run_tasks(
+    tasks: Sequence[Task],
     upscaler: Upscaler,
     *,
     overwrite: bool = False,
     max_pixels: int = MAX_PIXELS,
-    progress: Callable[[float], None] | None = None,
-) -> Outcome:
-    """Enlarge one file; whatever is wrong with it becomes a failed outcome, not an exception."""
-    if task.target.exists() and not overwrite:
-        return Outcome(task.source, task.target, "skipped", "it exists; --overwrite replaces it")
-    started = time.perf_counter()
-    try:
-        format_of(task.target)
-        picture = read_picture(task.source, max_pixels=max_pixels)
-        large = upscaler(picture.pixels, progress)
-        resolution = (
-            picture.resolution[0] * upscaler.scale,
-            picture.resolution[1] * upscaler.scale,
-        )
-        write_picture(task.target, Picture(large, picture.carried, resolution))
-    except ParagonError as error:
-        return Outcome(task.source, task.target, "failed", str(error))
-    except MemoryError:
-        message = "not enough memory; give a smaller --tile, or a smaller image"
-        return Outcome(task.source, task.target, "failed", message)
-    seconds = time.perf_counter() - started
-    height, width = large.shape[:2]
-    return Outcome(task.source, task.target, "done", "", width, height, seconds)
+    quality: int = 95,
+    progress: Callable[[Task, float], None] | None = None,
+) -> Iterator[Outcome]:
+    """Enlarge files; reading the next and writing the last go on while one is computed.
+
+    Whatever is wrong with a file becomes a failed outcome, not an exception.
+
+    Args:
+        tasks: what to do, in order.
+        upscaler: that does it.
+        overwrite: also where the output is newer than the input.
+        max_pixels: of an input, all pages together.
+        quality: of lossy formats, 1..100.
+        progress: told the share of a task that is computed, 0..1.
+
+    Yields:
+        An outcome for each task, in order, as soon as it is known.
+    """
+    line = Line(upscaler, max_pixels=max_pixels, quality=quality, overwrite=overwrite)
+    yield from line.run(tasks, progress)
+
+
+def run_task(task: Task, upscaler: Upscaler, **options: Any) -> Outcome:
+    """Enlarge one file; options as in :func:`run_tasks`."""
+    (outcome,) = run_tasks([task], upscaler, **options)
+    return outcome
 
 
 def check_output_folder(output: Path | None) -> None:

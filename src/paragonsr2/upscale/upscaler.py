@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -26,13 +26,16 @@ from paragonsr2.upscale.backends import (
 )
 from paragonsr2.upscale.openvino import OpenVinoBackend
 from paragonsr2.upscale.tensorrt import open_engine
-from paragonsr2.upscale.tiling import MIN_TILE, Tile, auto_tile, plan
+from paragonsr2.upscale.tiling import MIN_TILE, Tile, auto_tile, spans
 from paragonsr2.weights.catalogue import bundled_bytes, bundled_path, find
 
 TileOption = int | Literal["auto", "off"]
 
 #: Most memory that a tile's pass through the network is planned for.
 TILE_BUDGET = 1 << 30
+
+#: Most bytes of enlarged pixels that a band of tiles makes, where the network allows.
+BAND = 1 << 27
 
 
 def open_backend(
@@ -199,27 +202,77 @@ class Upscaler:
             return self(pixels[:, :, None], progress)[:, :, 0]
         _check(pixels)
         height, width, channels = pixels.shape
-        has_alpha = channels in (2, 4)
-        top = full_scale(pixels)
-        # Alpha that is opaque everywhere needs no pass of its own, and stays exactly opaque.
-        opaque = has_alpha and bool((pixels[:, :, -1] == top).all())
+        opaque = channels in (2, 4) and bool((pixels[:, :, -1] == full_scale(pixels)).all())
+        bands = list(self.strips([pixels], height, width, opaque=opaque, progress=progress))
+        return bands[0] if len(bands) == 1 else np.concatenate(bands)
+
+    def strips(
+        self,
+        strips: Iterable[Pixels],
+        height: int,
+        width: int,
+        *,
+        opaque: bool = False,
+        progress: Callable[[float], None] | None = None,
+    ) -> Iterator[Pixels]:
+        """Enlarge one image strip by strip, exactly as in one piece.
+
+        Args:
+            strips: ``(rows, W, C)``, top to bottom; no more are taken than make ``height`` rows.
+            height: of the image.
+            width: of the image.
+            opaque: there is alpha and it is full everywhere: it needs no pass of its own then,
+                and stays exactly full.
+            progress: told the share that is done, 0..1.
+
+        Yields:
+            ``(rows * scale, W * scale, C)``, not of the same rows as the strips.
+
+        Raises:
+            BackendError: the engine failed or gave NaN.
+        """
+        pending = iter(strips)
+        window = next(pending)
+        first_row = 0
+        b = self.backend
+        columns = spans(width, self.tile or max(width, MIN_TILE), b.halo, b.multiple_of)
+        rows = spans(height, self._band_rows(height, window), b.halo, b.multiple_of)
+        for done, y in enumerate(rows):
+            missing = y.read_stop - first_row - window.shape[0]
+            kept = [window[y.read_start - first_row :]]
+            while missing > 0:
+                kept.append(next(pending))
+                missing -= kept[-1].shape[0]
+            window = kept[0] if len(kept) == 1 else np.concatenate(kept)
+            first_row = y.read_start
+            seen = window[: y.read_stop - first_row]
+            out = np.empty(
+                ((y.stop - y.start) * b.scale, width * b.scale, seen.shape[2]), dtype=seen.dtype
+            )
+            for part, x in enumerate(columns):
+                self._fill(out, seen, Tile(y, x), opaque=opaque)
+                if progress is not None:
+                    progress((done + (part + 1) / len(columns)) / len(rows))
+            yield out
+
+    def _band_rows(self, height: int, like: Pixels) -> int:
+        """Input rows of a band of tiles: fewer than the tile has where an image is very wide."""
+        row_bytes = like.shape[1] * like.shape[2] * like.itemsize * self.scale**2
+        most = max(BAND // row_bytes, MIN_TILE, self.backend.multiple_of)
+        return min(self.tile, most) if self.tile else max(height, MIN_TILE)
+
+    def _fill(self, out: Pixels, seen: Pixels, tile: Tile, *, opaque: bool) -> None:
+        """Enlarge the rows of ``seen`` within one tile into its place in ``out``."""
         s = self.scale
-        out = np.empty((height * s, width * s, channels), dtype=pixels.dtype)
-        tile = self.tile or max(height, width, 16)
-        tiles = list(plan(height, width, tile, self.backend.halo, self.backend.multiple_of))
-        for done, part in enumerate(tiles, 1):
-            y, x = part.y, part.x
-            seen = pixels[y.read_start : y.read_stop, x.read_start : x.read_stop]
-            if opaque:
-                seen = seen[:, :, :-1]
-            result = self._crop(self._enlarge(to_float(seen), has_alpha and not opaque), part)
-            target = out[y.start * s : y.stop * s, x.start * s : x.stop * s]
-            target[:, :, : result.shape[1]] = to_pixels(result, pixels)
-            if progress is not None:
-                progress(done / len(tiles))
+        has_alpha = seen.shape[2] in (2, 4)
+        given = seen[:, tile.x.read_start : tile.x.read_stop]
         if opaque:
-            out[:, :, -1] = top
-        return out
+            given = given[:, :, :-1]
+        result = self._crop(self._enlarge(to_float(given), has_alpha and not opaque), tile)
+        target = out[:, tile.x.start * s : tile.x.stop * s]
+        target[:, :, : result.shape[1]] = to_pixels(result, seen)
+        if opaque:
+            target[:, :, -1] = full_scale(seen)
 
     def _crop(self, x: FloatNCHW, tile: Tile) -> FloatNCHW:
         s = self.scale

@@ -1,0 +1,97 @@
+"""Rows of pixels, as they are made, into a libvips image that is never whole in memory."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pyvips
+
+from paragonsr2.pixels.arrays import Pixels
+
+#: Bytes of pixels packed at a time.
+_PIECE = 1 << 22
+
+
+class RowStream:
+    """The way by which rows from Python reach a libvips saver.
+
+    libvips takes a stream of pixels only in the form of a file. The cheapest that it reads from
+    a pipe is a PNG without compression, one grey byte a column; the bytes are given their meaning
+    back behind it.
+
+    Args:
+        width, height: of the whole image, all pages together.
+        channels: samples of a pixel.
+        dtype: of a sample.
+
+    Attributes:
+        error: what the strips raised; libvips itself only sees the end of the stream.
+    """
+
+    def __init__(self, width: int, height: int, channels: int, dtype: np.dtype[Any]) -> None:
+        self.width, self.height, self.channels = width, height, channels
+        self.pixel_bytes = channels * dtype.itemsize
+        self.error: BaseException | None = None
+
+    def image(self, strips: Iterable[Pixels], vips_format: str) -> Any:
+        """An image that can be read once, top to bottom; it pulls the strips as it goes.
+
+        Args:
+            strips: ``(rows, W, C)``; all rows in order.
+            vips_format: libvips' name of the dtype.
+        """
+        pending = iter(strips)
+        first = next(pending)
+        if first.shape[0] == self.height:
+            pixels = np.ascontiguousarray(first)
+            return pyvips.Image.new_from_memory(
+                pixels.data, self.width, self.height, self.channels, vips_format
+            )
+        pieces = self._png(first, pending)
+        rest = memoryview(b"")
+
+        def read(length: int) -> bytes:
+            nonlocal rest
+            try:
+                rest = rest or memoryview(next(pieces, b""))
+            # An exception must not cross libvips.
+            except BaseException as error:
+                self.error = error
+            taken, rest = rest[:length], rest[length:]
+            return bytes(taken)
+
+        source = pyvips.SourceCustom()
+        source.on_read(read)
+        flat = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="truncated")
+        # The image pulls from the source for as long as it lives.
+        image = flat.bandfold(factor=self.pixel_bytes)
+        return image.copy(format=vips_format, bands=self.channels)
+
+    def _png(self, first: Pixels, pending: Iterator[Pixels]) -> Iterator[bytes]:
+        row_bytes = self.width * self.pixel_bytes
+        yield b"\x89PNG\r\n\x1a\n"
+        yield _chunk(b"IHDR", struct.pack(">IIBBBBB", row_bytes, self.height, 8, 0, 0, 0, 0))
+        deflate = zlib.compressobj(level=0)
+        step = max(1, _PIECE // row_bytes)
+        strip: Pixels | None = first
+        while strip is not None:
+            for top in range(0, strip.shape[0], step):
+                part = np.ascontiguousarray(strip[top : top + step])
+                # Each row of a PNG begins with the number of its filter: 0 is none.
+                rows = np.zeros((part.shape[0], 1 + row_bytes), dtype=np.uint8)
+                rows[:, 1:] = part.view(np.uint8).reshape(part.shape[0], row_bytes)
+                packed = deflate.compress(rows.data)
+                if packed:
+                    yield _chunk(b"IDAT", packed)
+            strip = next(pending, None)
+        yield _chunk(b"IDAT", deflate.flush())
+        yield _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    crc = zlib.crc32(content, zlib.crc32(kind))
+    return b"".join([struct.pack(">I", len(content)), kind, content, struct.pack(">I", crc)])

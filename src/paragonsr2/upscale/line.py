@@ -1,0 +1,216 @@
+"""The line that image files go through: read, enlarged and written at the same time."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from paragonsr2.errors import ParagonError
+from paragonsr2.pixels.arrays import Pixels
+from paragonsr2.pixels.files import Header, ImageReader, check_writable, write_strips
+from paragonsr2.upscale.pipe import AbandonedError, Pipe
+from paragonsr2.upscale.upscaler import Upscaler
+
+Status = Literal["done", "skipped", "failed"]
+
+#: Files, and strips of one file, that may wait between two steps of the line.
+_WAITING = 2
+
+
+@dataclass(frozen=True)
+class Task:
+    """One file to enlarge, and where to."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task.
+
+    Attributes:
+        source: input file.
+        target: output file.
+        status: ``done``, ``skipped`` (the output is newer than the input) or ``failed``.
+        message: why, if not done; if done, what could not be kept.
+        width, height: of the result; 0 if not done.
+        seconds: from opening the input to the finished output, waiting for others included.
+        pages: of an animation or document.
+    """
+
+    source: Path
+    target: Path
+    status: Status
+    message: str = ""
+    width: int = 0
+    height: int = 0
+    seconds: float = 0.0
+    pages: int = 1
+
+
+class _Job:
+    """A task on its way through the line."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.started = time.perf_counter()
+        self.header: Header | None = None
+        self.notes: tuple[str, ...] = ()
+        self.error: BaseException | None = None
+        self.read: Pipe[Pixels] = Pipe(_WAITING)
+        self.enlarged: Pipe[Pixels] = Pipe(_WAITING)
+
+    def outcome(self, status: Status, message: str) -> Outcome:
+        return Outcome(self.task.source, self.task.target, status, message)
+
+    def done(self, header: Header) -> Outcome:
+        seconds = time.perf_counter() - self.started
+        return Outcome(
+            self.task.source, self.task.target, "done", "; ".join(self.notes),
+            header.width, header.height, seconds, header.pages,
+        )  # fmt: skip
+
+
+class Line:
+    """Reading and writing in threads of their own, computing in the one that asks.
+
+    Args:
+        upscaler: that does the work.
+        max_pixels: of an input; see :class:`~paragonsr2.pixels.files.ImageReader`.
+        quality: of lossy formats, 1..100.
+        overwrite: also where the output is newer than the input.
+    """
+
+    def __init__(
+        self, upscaler: Upscaler, *, max_pixels: int, quality: int, overwrite: bool
+    ) -> None:
+        self.upscaler = upscaler
+        self.max_pixels, self.quality, self.overwrite = max_pixels, quality, overwrite
+        self._opened: Pipe[_Job] = Pipe(_WAITING)
+        self._computed: Pipe[_Job] = Pipe(_WAITING)
+        self._finished: Pipe[Outcome] = Pipe(sys.maxsize)
+        self._under_way: set[_Job] = set()
+
+    def run(
+        self, tasks: Sequence[Task], progress: Callable[[Task, float], None] | None
+    ) -> Iterator[Outcome]:
+        """Do the tasks; see :func:`paragonsr2.upscale.job.run_tasks`."""
+        threads = [
+            threading.Thread(target=self._read, args=(tasks,), daemon=True),
+            threading.Thread(target=self._write, daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            with contextlib.suppress(AbandonedError):
+                for job in self._opened:
+                    self._computed.put(job)
+                    self._compute(job, progress)
+                    yield from self._finished.ready()
+            self._computed.close()
+            yield from self._finished
+        finally:
+            self._opened.abandon()
+            self._computed.abandon()
+            for job in list(self._under_way):
+                job.read.abandon()
+                job.enlarged.close(AbandonedError())
+            for thread in threads:
+                thread.join()
+
+    def _read(self, tasks: Sequence[Task]) -> None:
+        with contextlib.suppress(AbandonedError):
+            for task in tasks:
+                job = _Job(task)
+                self._under_way.add(job)
+                self._read_one(job)
+            self._opened.close()
+
+    def _read_one(self, job: _Job) -> None:
+        task = job.task
+        try:
+            if not self.overwrite and _is_newer(task.target, task.source):
+                self._opened.put(job)
+                return
+            reader = ImageReader(task.source, max_pixels=self.max_pixels)
+            lost = check_writable(task.target, reader.header.enlarged(self.upscaler.scale))
+        except Exception as error:
+            job.error = error
+            self._opened.put(job)
+            return
+        job.header, job.notes = reader.header, reader.header.notes + lost
+        self._opened.put(job)
+        try:
+            with reader:
+                for strip in reader.strips():
+                    job.read.put(strip)
+            job.read.close()
+        except AbandonedError:
+            pass  # computing or writing failed, which stops this file alone
+        except Exception as error:
+            job.read.close(error)
+
+    def _compute(self, job: _Job, progress: Callable[[Task, float], None] | None) -> None:
+        header = job.header
+        if header is None:
+            return
+        strips = iter(job.read)
+        try:
+            for page in range(header.pages):
+                bands = self.upscaler.strips(
+                    strips, header.height, header.width, opaque=header.opaque,
+                    progress=lambda share, page=page: (
+                        progress(job.task, (page + share) / header.pages) if progress else None
+                    ),
+                )  # fmt: skip
+                for band in bands:
+                    job.enlarged.put(band)
+            job.enlarged.close()
+        except AbandonedError:
+            pass  # writing failed, and says why
+        except Exception as error:
+            job.enlarged.close(error)
+        finally:
+            job.read.abandon()
+
+    def _write(self) -> None:
+        try:
+            for job in self._computed:
+                self._finished.put(self._write_one(job))
+                self._under_way.discard(job)
+            self._finished.close()
+        except BaseException as error:
+            self._computed.abandon()
+            self._finished.close(error)
+
+    def _write_one(self, job: _Job) -> Outcome:
+        try:
+            if job.error is not None:
+                raise job.error
+            if job.header is None:
+                return job.outcome("skipped", "it is newer than the input; --overwrite replaces it")
+            header = job.header.enlarged(self.upscaler.scale)
+            write_strips(job.task.target, header, job.enlarged, quality=self.quality)
+            return job.done(header)
+        except ParagonError as error:
+            return job.outcome("failed", str(error))
+        except MemoryError:
+            return job.outcome(
+                "failed", "not enough memory; give a smaller --tile, or a smaller image"
+            )
+        finally:
+            job.enlarged.abandon()
+
+
+def _is_newer(target: Path, source: Path) -> bool:
+    try:
+        return target.stat().st_mtime_ns >= source.stat().st_mtime_ns
+    except OSError:
+        return False

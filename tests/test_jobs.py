@@ -1,0 +1,198 @@
+"""Jobs of many files: names, order, what is skipped, what a failure leaves, what overlaps."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyvips
+
+from conftest import photo_like
+from paragonsr2.cli.progress import Events
+from paragonsr2.errors import BackendError, ImageError, UsageError
+from paragonsr2.files import atomic_path, is_temporary
+from paragonsr2.pixels.files import Picture, read_picture, write_picture
+from paragonsr2.upscale.job import plan_tasks, run_task, run_tasks
+from paragonsr2.upscale.line import Task
+from paragonsr2.upscale.pipe import AbandonedError, Pipe
+from paragonsr2.upscale.upscaler import Upscaler
+from test_cli import run
+
+
+@pytest.fixture(scope="module")
+def magic():
+    return Upscaler("magic", 2, tile=64)
+
+
+def pictures(folder, *names):
+    for name in names:
+        write_picture(folder / name, Picture(photo_like(20, 24)))
+
+
+def targets(*arguments, **options):
+    return [task.target for task in plan_tasks(*arguments, **options)]
+
+
+def test_a_tree_is_mirrored_and_suffix_and_format_are_followed(tmp_path):
+    pictures(tmp_path / "in", "a.png", "deep/b.jpg")
+    source, out = str(tmp_path / "in"), tmp_path / "out"
+    assert targets([source], out, 2) == [out / "a.png", out / "deep" / "b.jpg"]
+    assert targets([source], out, 2, "webp", "-big") == [
+        out / "a-big.webp", out / "deep" / "b-big.webp"
+    ]  # fmt: skip
+    assert targets([source], None, 3) == [
+        tmp_path / "in" / "a_x3.png", tmp_path / "in" / "deep" / "b_x3.jpg"
+    ]  # fmt: skip
+    for bad in ("/../x", "a/b"):
+        with pytest.raises(UsageError, match="--suffix"):
+            plan_tasks([source], out, 2, suffix=bad)
+    with pytest.raises(UsageError, match="is an input"):
+        plan_tasks([source], None, 2, suffix="")
+
+
+def test_results_of_an_earlier_run_are_no_inputs(tmp_path, magic):
+    pictures(tmp_path, "a.png", "deep/b.png")
+    inside = tmp_path / "large"
+    for output in (None, inside):
+        tasks = plan_tasks([str(tmp_path)], output, 2)
+        assert [task.source.name for task in tasks] == ["a.png", "b.png"]
+        assert all(outcome.status == "done" for outcome in run_tasks(tasks, magic))
+        again = plan_tasks([str(tmp_path)], output, 2)
+        if output is None:
+            assert again == tasks
+            for task in tasks:
+                task.target.unlink()
+    assert again == tasks
+
+
+def test_outputs_that_are_newer_are_kept_and_older_ones_made_again(tmp_path, magic):
+    pictures(tmp_path, "a.png")
+    task = Task(tmp_path / "a.png", tmp_path / "b.png")
+    assert run_task(task, magic).status == "done"
+    assert run_task(task, magic).status == "skipped"
+    assert run_task(task, magic, overwrite=True).status == "done"
+    later = task.target.stat().st_mtime_ns + 10**9
+    os.utime(task.source, ns=(later, later))
+    assert run_task(task, magic).status == "done"
+
+
+def test_outcomes_come_in_order_and_a_bad_file_stops_itself_alone(tmp_path, magic):
+    names = [f"{number}.png" for number in range(7)]
+    pictures(tmp_path, *names)
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    whole = (tmp_path / "4.png").read_bytes()
+    (tmp_path / "4.png").write_bytes(whole[: len(whole) * 2 // 3])
+    tasks = [Task(tmp_path / name, tmp_path / "out" / name) for name in names]
+    outcomes = list(run_tasks(tasks, magic))
+    assert [outcome.source.name for outcome in outcomes] == names
+    failed = [outcome.source.name for outcome in outcomes if outcome.status == "failed"]
+    assert failed == ["2.png", "4.png"]
+    assert len(list((tmp_path / "out").iterdir())) == 5
+
+
+def test_a_failing_engine_or_disk_fails_the_file_and_leaves_nothing(tmp_path, magic, monkeypatch):
+    pictures(tmp_path, "a.png", "b.png")
+    tasks = [Task(tmp_path / n, tmp_path / "out" / n) for n in ("a.png", "b.png")]
+
+    def fail(*_):
+        raise BackendError("no engine")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(magic.backend, "run", fail)
+        assert [o.message for o in run_tasks(tasks, magic)] == ["no engine"] * 2
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+        assert all("No space left" in o.message for o in run_tasks(tasks, magic))
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_giving_up_in_the_middle_leaves_no_file_and_no_thread(tmp_path, magic):
+    names = [f"{number}.png" for number in range(5)]
+    pictures(tmp_path, *names)
+    before = threading.active_count()
+    tasks = [Task(tmp_path / name, tmp_path / "out" / name) for name in names]
+    running = run_tasks(tasks, magic)
+    next(running)
+    running.close()
+    assert threading.active_count() == before
+    assert not any(is_temporary(path) for path in (tmp_path / "out").iterdir())
+    for path in (tmp_path / "out").iterdir():
+        assert read_picture(path).pixels.shape == (40, 48, 3)
+
+
+def test_an_unexpected_error_is_not_swallowed(tmp_path, magic, monkeypatch):
+    pictures(tmp_path, "a.png")
+    monkeypatch.setattr(magic.backend, "run", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_task(Task(tmp_path / "a.png", tmp_path / "b.png"), magic)
+
+
+def test_leftovers_of_dead_runs_go_and_those_of_living_stay(tmp_path):
+    target = tmp_path / "x[1].png"
+    dead = tmp_path / ".x[1].0123abcd.part.png"
+    other = tmp_path / ".y.0123abcd.part.png"
+    for path in (dead, other):
+        path.write_bytes(b"half")
+    with atomic_path(target) as outer:
+        outer.write_bytes(b"outer")
+        assert not dead.exists()
+        with atomic_path(target) as inner:
+            inner.write_bytes(b"inner")
+            assert outer.exists()
+        assert target.read_bytes() == b"inner"
+    assert target.read_bytes() == b"outer"
+    assert is_temporary(other)
+    assert not is_temporary(Path("a.part.png"))
+
+
+def test_a_pipe_is_bounded_and_ends_from_either_side():
+    pipe = Pipe(1)
+    pipe.put(1)
+    pipe.close(ImageError("bad"))
+    taken = iter(pipe)
+    assert next(taken) == 1
+    with pytest.raises(ImageError):
+        next(taken)
+    pipe = Pipe(1)
+    pipe.put(1)
+    waiting = threading.Thread(target=pipe.abandon)
+    waiting.start()
+    with pytest.raises(AbandonedError):
+        pipe.put(2)
+    waiting.join()
+
+
+def test_events_are_one_object_a_line_and_end_with_the_summary(tmp_path):
+    pictures(tmp_path, "a.png", "b.png")
+    (tmp_path / "c.png").write_text("no picture")
+    done = run("upscale", tmp_path, "-o", tmp_path / "out", "-m", "magic", "--events")
+    assert done.returncode == 1
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    kinds = [event["event"] for event in events if event["event"] != "progress"]
+    assert kinds == ["start", "result", "result", "result", "end"]
+    assert events[0]["files"] == 3
+    assert (events[-1]["done"], events[-1]["failed"]) == (2, 1)
+    assert {"input", "share", "finished"} <= set(
+        next(event for event in events if event["event"] == "progress")
+    )
+
+
+def test_events_are_silent_unless_asked_for(capsys):
+    Events(wanted=False).send("start", {})
+    assert not capsys.readouterr().out
+
+
+def test_quality_and_the_format_flag_reach_the_encoder(tmp_path):
+    write_picture(tmp_path / "a.png", Picture(photo_like(48, 48)))
+    for quality in ("40", "95"):
+        args = ["upscale", tmp_path / "a.png", "-m", "magic", "--format", "jpg"]
+        done = run(*args, "--quality", quality, "--suffix", quality)
+        assert done.returncode == 0, done.stderr
+    low, high = (tmp_path / f"a{quality}.jpg" for quality in ("40", "95"))
+    assert low.stat().st_size < high.stat().st_size / 2
+    assert pyvips.Image.new_from_file(str(low)).width == 96
+    assert np.isfinite(read_picture(high).pixels).all()
