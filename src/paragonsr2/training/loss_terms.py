@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -19,7 +19,7 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x if x.dtype is torch.float64 else x.float()
 
 
-class PairLoss(nn.Module):
+class PairLoss(nn.Module, ABC):
     """A distance of two batches of pictures, computed in at least float32."""
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
