@@ -19,15 +19,23 @@ def train(
         list[str] | None, typer.Argument(metavar="[section.key=value]...", help="Overrides.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last state.")] = False,
+    preview: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, metavar="N", help="Only write a picture of N crop pairs."),
+    ] = None,
 ) -> None:
     """Train a network for fidelity."""
     try:
         from paragonsr2.training.config import load_config
         from paragonsr2.training.loop import Trainer
+        from paragonsr2.training.preview import write_preview
     except ModuleNotFoundError as error:
         raise MissingExtraError("training", "train") from error
 
     settings = load_config(config, overrides or [], _log)
+    if preview is not None:
+        typer.echo(write_preview(settings, preview, _log))
+        return
     Trainer(settings, resume=resume, log=_log).run()
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import itertools
 import json
 import math
 import pickle
 import signal
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -33,6 +31,7 @@ from paragonsr2.training.config import ScheduleConfig, TrainConfig
 from paragonsr2.training.data import CropSampler, Pair
 from paragonsr2.training.dataset import Processes, prepare
 from paragonsr2.training.losses import GeneratorLosses
+from paragonsr2.training.prefetch import prefetch
 from paragonsr2.weights.store import load_checkpoint, save_checkpoint
 
 STATE_FILE = "last.state"
@@ -225,7 +224,7 @@ class Trainer:
             self._save_weights("last.safetensors")
 
     def batches(self, sampler: CropSampler) -> Generator[tuple[Tensor, Tensor]]:
-        """Batches from the current step on, this process's share, the next one in preparation.
+        """Batches from the current step on, this process's share, the next ones in preparation.
 
         Yields:
             LR ``(B, 3, patch, patch)`` and HR ``(B, 3, patch * scale, patch * scale)`` in 0..1.
@@ -238,11 +237,11 @@ class Trainer:
             raise TrainingError(f"data.batch {self.config.data.batch} does not divide by {world}")
         share = self.config.data.batch // world
         rows = range(rank * share, (rank + 1) * share)
-        with ThreadPoolExecutor(1) as loader:
-            upcoming = loader.submit(sampler.batch, self.step, rows)
-            for following in itertools.count(self.step + 1):
-                lr, hr = upcoming.result()
-                upcoming = loader.submit(sampler.batch, following, rows)
+        workers = self.config.data.workers
+        with contextlib.closing(
+            prefetch(lambda step: sampler.batch(step, rows), self.step, workers)
+        ) as prepared:
+            for lr, hr in prepared:
                 yield self._to_device(lr), self._to_device(hr)
 
     def train_step(self, lr: Tensor, hr: Tensor) -> Tensor:

@@ -253,7 +253,7 @@ class Store:
             if self.cache_lr:
                 save_array(lr_path, lr)
         if self.storage == "mapped":
-            hr, lr = save_array(hr_path, hr), save_array(lr_path, lr)
+            return self._pair(source, save_array(hr_path, hr), save_array(lr_path, lr), digest)
         return self._pair(source, np.ascontiguousarray(hr), lr, digest)
 
     def _pair(self, source: Source, hr: Pixels8, lr: Pixels8, digest: str) -> Pair:

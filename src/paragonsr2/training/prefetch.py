@@ -1,0 +1,49 @@
+"""Work done ahead by threads, handed out in order."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+def prefetch(make: Callable[[int], T], first: int, workers: int) -> Generator[T]:
+    """Yield ``make(first)``, ``make(first + 1)`` and so on; close it to end the threads.
+
+    Args:
+        make: called in other threads, which use one thread of PyTorch each.
+        first: argument of the first call.
+        workers: threads; twice as many results are made ahead at most.
+    """
+    with ThreadPoolExecutor(workers, "prefetch") as pool:
+        _settle(pool, workers)
+        ahead: deque[Future[T]] = deque()
+        try:
+            for index in itertools.count(first):
+                ahead.append(pool.submit(make, index))
+                if len(ahead) > 2 * workers:
+                    yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def _settle(pool: ThreadPoolExecutor, workers: int) -> None:
+    """Give each worker one thread of PyTorch, and leave all others theirs."""
+    threads, together = torch.get_num_threads(), threading.Barrier(workers)
+
+    def one_thread(_: int) -> None:
+        torch.get_num_threads()  # the first call in a thread resets its number
+        torch.set_num_threads(1)
+        together.wait()
+
+    list(pool.map(one_thread, range(workers)))
+    # The number is each thread's own, but for threads to come it is the one set last.
+    torch.set_num_threads(threads)
