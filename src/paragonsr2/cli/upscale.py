@@ -30,6 +30,17 @@ if TYPE_CHECKING:
     from paragonsr2.upscale.upscaler import TileOption, Upscaler
 
 
+class CodecChoice(enum.StrEnum):
+    """Video codecs."""
+
+    keep = "keep"
+    h264 = "h264"
+    hevc = "hevc"
+    av1 = "av1"
+    ffv1 = "ffv1"
+    prores = "prores"
+
+
 class FormatChoice(enum.StrEnum):
     """Output formats."""
 
@@ -44,7 +55,9 @@ class FormatChoice(enum.StrEnum):
 
 
 def upscale(
-    inputs: Annotated[list[str], typer.Argument(help="Images, folders (recursive), globs.")],
+    inputs: Annotated[
+        list[str], typer.Argument(help="Images, videos, folders (recursive), globs.")
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File or folder; default: beside input.")
     ] = None,
@@ -55,13 +68,27 @@ def upscale(
     precision: PrecisionOption = PrecisionChoice.auto,
     tile: Annotated[str, typer.Option(help="auto, off, or a side in input pixels.")] = "auto",
     image_format: Annotated[
-        FormatChoice, typer.Option("--format", help="Output format.")
+        FormatChoice, typer.Option("--format", help="Output format of images.")
     ] = FormatChoice.keep,
     quality: Annotated[
-        int, typer.Option(min=1, max=100, help="Of JPEG, WebP, AVIF; 100: lossless where it can.")
-    ] = 95,
+        int | None,
+        typer.Option(
+            min=1,
+            max=100,
+            help="Of lossy formats: 95 for images (100: lossless where it can), 64 for clips.",
+        ),
+    ] = None,
     suffix: Annotated[
         str | None, typer.Option(help="Behind the names; default: _x2 beside the input.")
+    ] = None,
+    codec: Annotated[
+        CodecChoice, typer.Option(help="Video codec; keep takes the clip's own if it can.")
+    ] = CodecChoice.keep,
+    preset: Annotated[
+        str | None, typer.Option(help="Of the video encoder: medium, slow...; 0..13 for av1.")
+    ] = None,
+    segment: Annotated[
+        int | None, typer.Option(help="Frames after which an interrupted video can go on.")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results newer than their input, too.")
@@ -74,9 +101,13 @@ def upscale(
         bool, typer.Option("--events", help="Print JSON objects on stdout, one a line, as it goes.")
     ] = False,
 ) -> None:
-    """Enlarge images; a result that is newer than its input is kept."""
+    """Enlarge images and videos; a result that is newer than its input is kept.
+
+    An interrupted video goes on where it was when the same command is given again.
+    """
     from paragonsr2.upscale.job import check_output_folder, plan_tasks, run_tasks
     from paragonsr2.upscale.upscaler import Upscaler
+    from paragonsr2.upscale.video import SEGMENT_FRAMES, VideoOptions
 
     upscaler = Upscaler(
         model,
@@ -85,6 +116,14 @@ def upscale(
         device=device,
         precision=precision.value,
         tile=_tile(tile),
+    )
+    max_pixels = int(max_megapixels * 1e6)
+    video = VideoOptions(
+        codec=None if codec is CodecChoice.keep else codec.value,
+        quality=quality,
+        preset=preset,
+        segment=segment or SEGMENT_FRAMES,
+        max_pixels=max_pixels,
     )
     tasks = plan_tasks(inputs, output, upscaler.scale, image_format.value, suffix)
     check_output_folder(output)
@@ -105,8 +144,9 @@ def upscale(
             tasks,
             upscaler,
             overwrite=overwrite,
-            max_pixels=int(max_megapixels * 1e6),
+            max_pixels=max_pixels,
             quality=quality,
+            video=video,
             progress=show,
         ):
             outcomes.append(outcome)
@@ -158,6 +198,7 @@ def _report(outcome: Outcome) -> dict[str, object]:
         "width": outcome.width,
         "height": outcome.height,
         "pages": outcome.pages,
+        "frames": outcome.frames,
         "seconds": round(outcome.seconds, 4),
     }
 

@@ -1,9 +1,10 @@
-"""A job: many image files through one upscaler. A bad file is reported and the rest go on."""
+"""A job: many files through one upscaler. A bad file is reported and the rest go on."""
 
 from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,16 @@ from paragonsr2.errors import InputError, OutputError, UsageError
 from paragonsr2.files import is_temporary
 from paragonsr2.pixels.files import MAX_PIXELS
 from paragonsr2.pixels.formats import READABLE, WRITABLE, kept_suffix
+from paragonsr2.pixels.remux import CONTAINERS, target_suffix
+from paragonsr2.pixels.video import VIDEO_SUFFIXES, is_video
+from paragonsr2.upscale.clip import run_clip
 from paragonsr2.upscale.line import Line, Outcome, Task
+from paragonsr2.upscale.segments import is_work
 from paragonsr2.upscale.upscaler import Upscaler
+from paragonsr2.upscale.video import VideoOptions
+
+#: Quality of lossy image formats where none is asked for, 1..100.
+IMAGE_QUALITY = 95
 
 
 def plan_tasks(
@@ -32,7 +41,8 @@ def plan_tasks(
         inputs: files, folders (searched recursively) and glob patterns.
         output: a file for a single input, a folder, or None for beside the input.
         scale: of the upscaler, for names.
-        image_format: ``keep`` or one of :data:`~paragonsr2.pixels.formats.WRITABLE`.
+        image_format: of images: ``keep`` or one of
+            :data:`~paragonsr2.pixels.formats.WRITABLE`.
         suffix: put behind the names; None is ``_x2`` beside the input and nothing in a folder.
 
     Raises:
@@ -45,15 +55,19 @@ def plan_tasks(
     if suffix is not None and Path(f"x{suffix}").name != f"x{suffix}":
         raise UsageError(f"--suffix {suffix} leads to another folder; give letters and digits")
     found = list(_find(inputs, output))
-    as_file = output is not None and output.suffix.lower() in READABLE and not output.is_dir()
+    as_file = output is not None and names_a_file(output)
     if as_file and len(found) > 1:
         raise UsageError(f"{output} is one file for {len(found)} inputs; give a folder")
 
     def target_of(source: Path, place: Path) -> Path:
         if as_file and output is not None:
             return output
-        kept = image_format == "keep"
-        ending = kept_suffix(source) if kept else WRITABLE[image_format].suffixes[0]
+        if is_video(source):
+            ending = target_suffix(source)
+        elif image_format == "keep":
+            ending = kept_suffix(source)
+        else:
+            ending = WRITABLE[image_format].suffixes[0]
         behind = f"_x{scale}" if suffix is None and output is None else suffix or ""
         folder = source.parent if output is None else (output / place).parent
         return folder / f"{source.stem}{behind}{ending}"
@@ -62,7 +76,7 @@ def plan_tasks(
         made = {target_of(source, place).resolve() for source, place, _ in found}
         found = [one for one in found if not one[2] or one[0].resolve() not in made]
     if not found:
-        raise InputError("there are no images in the inputs")
+        raise InputError("there are no images or videos in the inputs")
     sources = {source.resolve() for source, _, _ in found}
     tasks: dict[Path, Task] = {}
     for source, place, _ in found:
@@ -76,13 +90,18 @@ def plan_tasks(
     return list(tasks.values())
 
 
+def names_a_file(output: Path) -> bool:
+    """Whether an output is meant as a file, not as a folder."""
+    return output.suffix.lower() in (READABLE | CONTAINERS.keys()) and not output.is_dir()
+
+
 def _find(inputs: Sequence[str], output: Path | None) -> Iterator[tuple[Path, Path, bool]]:
     """Each input file, its place below the folder it was found in, and whether it was found."""
     for text in inputs:
         path = Path(text)
         if path.is_dir():
             for file in sorted(path.rglob("*")):
-                if _is_image(file) and not _lies_below(file, output, path):
+                if _is_input(file) and not _lies_below(file, output, path):
                     yield file, file.relative_to(path), True
         elif path.exists():
             yield path, Path(path.name), False
@@ -93,8 +112,9 @@ def _find(inputs: Sequence[str], output: Path | None) -> Iterator[tuple[Path, Pa
             yield from _find(matches, output)
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in READABLE and path.is_file() and not is_temporary(path)
+def _is_input(path: Path) -> bool:
+    known = path.suffix.lower() in READABLE | VIDEO_SUFFIXES
+    return known and path.is_file() and not is_temporary(path) and not is_work(path)
 
 
 def _lies_below(file: Path, output: Path | None, searched: Path) -> bool:
@@ -111,7 +131,8 @@ def run_tasks(
     *,
     overwrite: bool = False,
     max_pixels: int = MAX_PIXELS,
-    quality: int = 95,
+    quality: int | None = None,
+    video: VideoOptions | None = None,
     progress: Callable[[Task, float], None] | None = None,
 ) -> Iterator[Outcome]:
     """Enlarge files; reading the next and writing the last go on while one is computed.
@@ -123,14 +144,27 @@ def run_tasks(
         upscaler: that does it.
         overwrite: also where the output is newer than the input.
         max_pixels: of an input, all pages together.
-        quality: of lossy formats, 1..100.
+        quality: of lossy image formats, 1..100; None for the default.
+        video: how clips are coded, and limits of theirs.
         progress: told the share of a task that is computed, 0..1.
 
     Yields:
         An outcome for each task, in order, as soon as it is known.
     """
-    line = Line(upscaler, max_pixels=max_pixels, quality=quality, overwrite=overwrite)
-    yield from line.run(tasks, progress)
+    for are_clips, group in groupby(tasks, key=lambda task: is_video(task.source)):
+        if are_clips:
+            for task in group:
+                yield run_clip(
+                    task, upscaler, video or VideoOptions(), overwrite=overwrite, progress=progress
+                )
+        else:
+            line = Line(
+                upscaler,
+                max_pixels=max_pixels,
+                quality=IMAGE_QUALITY if quality is None else quality,
+                overwrite=overwrite,
+            )
+            yield from line.run(list(group), progress)
 
 
 def run_task(task: Task, upscaler: Upscaler, **options: Any) -> Outcome:
@@ -145,7 +179,7 @@ def check_output_folder(output: Path | None) -> None:
     Raises:
         OutputError: it cannot be made.
     """
-    if output is None or output.suffix.lower() in READABLE:
+    if output is None or names_a_file(output):
         return
     try:
         output.mkdir(parents=True, exist_ok=True)

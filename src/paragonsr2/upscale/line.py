@@ -43,6 +43,7 @@ class Outcome:
         width, height: of the result; 0 if not done.
         seconds: from opening the input to the finished output, waiting for others included.
         pages: of an animation or document.
+        frames: of a video; 0 of an image.
     """
 
     source: Path
@@ -53,6 +54,7 @@ class Outcome:
     height: int = 0
     seconds: float = 0.0
     pages: int = 1
+    frames: int = 0
 
 
 class _Job:
@@ -136,7 +138,7 @@ class Line:
     def _read_one(self, job: _Job) -> None:
         task = job.task
         try:
-            if not self.overwrite and _is_newer(task.target, task.source):
+            if not self.overwrite and is_newer(task.target, task.source):
                 self._opened.put(job)
                 return
             reader = ImageReader(task.source, max_pixels=self.max_pixels)
@@ -209,7 +211,8 @@ class Line:
             job.enlarged.abandon()
 
 
-def _is_newer(target: Path, source: Path) -> bool:
+def is_newer(target: Path, source: Path) -> bool:
+    """Whether a result is there and no older than what it was made from."""
     try:
         return target.stat().st_mtime_ns >= source.stat().st_mtime_ns
     except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -30,6 +31,8 @@ from paragonsr2.upscale.tiling import MIN_TILE, Tile, auto_tile, spans
 from paragonsr2.weights.catalogue import bundled_bytes, bundled_path, find
 
 TileOption = int | Literal["auto", "off"]
+
+_FILE_SUFFIXES = (".onnx", ".engine", ".safetensors", ".pth", ".pt", ".ckpt")
 
 #: Most memory that a tile's pass through the network is planned for.
 TILE_BUDGET = 1 << 30
@@ -66,7 +69,7 @@ def open_backend(
     if name in ("bicubic", "magic"):
         return _classical(name, parameter, scale or 2)
     path = Path(model)
-    if path.suffix.lower() in (".onnx", ".engine", ".safetensors", ".pth", ".pt", ".ckpt"):
+    if path.suffix.lower() in _FILE_SUFFIXES:
         opened = _open_file(path, backend, device, precision)
         if scale is not None and opened.scale != scale:
             raise OptionError(f"{path.name} enlarges x{opened.scale}; leave --scale {scale} away")
@@ -169,6 +172,7 @@ class Upscaler:
         self.model = model
         self.scale = self.backend.scale
         b = self.backend
+        self.automatic_tile = tile == "auto"
         if tile == "auto":
             # Copies of half-written tiles and other programs need memory too.
             budget = min(TILE_BUDGET, _available_memory() // 4)
@@ -181,6 +185,20 @@ class Upscaler:
             if tile < 16:
                 raise TileError(f"a tile of {tile} is too small; give --tile 16 or more")
             self.tile = tile
+
+    @property
+    def digest(self) -> str:
+        """What tells this model from another: the sha256 of its file, or its name and scale.
+
+        Raises:
+            WeightsError: the file cannot be read.
+        """
+        path = Path(self.model)
+        if path.suffix.lower() in _FILE_SUFFIXES:
+            return hashlib.sha256(read_model(path)).hexdigest()
+        if self.model.partition(":")[0] in ("bicubic", "magic"):
+            return f"{self.model} x{self.scale}"
+        return find(self.model, self.scale).files["onnx"]["sha256"]
 
     def __call__(self, pixels: Pixels, progress: Callable[[float], None] | None = None) -> Pixels:
         """Enlarge one image.

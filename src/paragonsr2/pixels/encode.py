@@ -1,0 +1,390 @@
+"""Video encoders: a table of codecs, and arrays to packets in closed, repeatable segments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.codec import Codec, CodecContext
+from av.codec.context import Flags
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+
+from paragonsr2.errors import OptionError, OutputError
+from paragonsr2.pixels.video import Clip, Mastering, reason
+
+# SVT-AV1 prints its settings to stderr unless told before it starts.
+os.environ.setdefault("SVT_LOG", "1")
+
+_X26X_PRESETS = (
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow",
+)  # fmt: skip
+
+#: Quality of lossy codecs where none is asked for, 1..100.
+DEFAULT_QUALITY = 64
+
+# Output of an encoder may depend on its number of threads, and must not on the machine.
+_THREADS = 4
+
+
+@dataclass(frozen=True)
+class CodecRow:
+    """One codec.
+
+    Attributes:
+        encoder: FFmpeg's name.
+        presets: names that ``--preset`` takes; empty if it has none.
+        preset: the default.
+        crf: the constant rate factor of the worst quality; 0 if lossless or by profile.
+        parameters: name of the option that takes a list of the encoder's own settings.
+    """
+
+    encoder: str
+    presets: tuple[str, ...] = ()
+    preset: str = ""
+    crf: float = 0.0
+    parameters: str = ""
+
+
+#: Codecs by the name that ``--codec`` takes.
+CODECS: Mapping[str, CodecRow] = {
+    "h264": CodecRow("libx264", _X26X_PRESETS, "medium", 51, "x264-params"),
+    "hevc": CodecRow("libx265", _X26X_PRESETS, "medium", 51, "x265-params"),
+    "av1": CodecRow("libsvtav1", tuple(map(str, range(14))), "8", 63, "svtav1-params"),
+    "ffv1": CodecRow("ffv1"),
+    "prores": CodecRow("prores_ks"),
+}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How the enlarged clip is coded; everything that decides the bytes that come out.
+
+    Attributes:
+        codec: a name of :data:`CODECS`.
+        pixel_format: FFmpeg's name.
+        width, height: pixels.
+        rate: average frames per second.
+        time_base: seconds of one tick.
+        sample_aspect_ratio: of a pixel; None if unspecified.
+        colour: primaries, transfer, matrix and range, as H.273 and FFmpeg number them.
+        options: of the encoder.
+        global_header: parameter sets stand in the container's header.
+        gop: most frames from key frame to key frame.
+    """
+
+    codec: str
+    pixel_format: str
+    width: int
+    height: int
+    rate: Fraction
+    time_base: Fraction
+    sample_aspect_ratio: Fraction | None
+    colour: tuple[int, int, int, int]
+    options: Mapping[str, str]
+    global_header: bool
+    gop: int
+
+
+@dataclass(frozen=True)
+class CodedPacket:
+    """One coded frame.
+
+    Attributes:
+        pts: presentation time in ticks.
+        duration: in ticks.
+        key: decoding can start here.
+        data: the bytes.
+    """
+
+    pts: int
+    duration: int
+    key: bool
+    data: bytes
+
+
+def choose_codec(clip: Clip, allowed: tuple[str, ...]) -> str:
+    """The codec of the result where none is asked for.
+
+    The clip's own if it can be written and holds its pixel format; else H.264 for 8 bit and
+    HEVC for more, and FFV1 where neither holds it (alpha).
+
+    Args:
+        clip: the source.
+        allowed: codecs that the container takes, of :data:`CODECS`.
+    """
+    deep = clip.depth > 8
+    wishes = (clip.codec, "hevc" if deep else "h264", "hevc", "av1", "prores", "ffv1")
+    fitting = [name for name in wishes if name in allowed and _loss(name, clip) == ""]
+    possible = [name for name in wishes if name in allowed]
+    return (fitting or possible or ["ffv1"])[0]
+
+
+def _formats(codec: str) -> list[str]:
+    return [item.name for item in Codec(CODECS[codec].encoder, "w").video_formats or ()]
+
+
+def _loss(codec: str, clip: Clip) -> str:
+    """What the codec cannot hold of the clip's pixel format, in words; empty if nothing."""
+    return _best_format(codec, clip)[1]
+
+
+def _best_format(codec: str, clip: Clip) -> tuple[str, str]:
+    """The cheapest format of the codec that holds the clip's, and what it loses."""
+    wanted = _shape(clip.pixel_format)
+    # ProRes 4444 is decoded to 12 bits whatever was coded, and there is no encoder for more
+    # than 10.
+    depth = min(wanted.depth, 10) if clip.codec == codec == "prores" else wanted.depth
+    scored: list[tuple[tuple[float, ...], str, str]] = []
+    for name in _formats(codec):
+        if name.startswith(("yuvj", "nv", "bgr", "gray", "ya", "rgb")) or name.endswith("be"):
+            continue
+        if "f" in name.removeprefix("yuv").removesuffix("le"):  # floats
+            continue
+        have = _shape(name)
+        lost: list[str] = []
+        if have.depth < depth:
+            lost.append(f"{depth} bit")
+        if have.across > wanted.across or have.down > wanted.down:
+            lost.append(f"{wanted.sampling} chroma")
+        if wanted.alpha and not have.alpha:
+            lost.append("alpha")
+        spare = (
+            float(have.rgb != wanted.rgb),
+            float(have.alpha != wanted.alpha),
+            abs(have.depth - depth),
+            abs(have.across - wanted.across) + abs(have.down - wanted.down),
+        )
+        scored.append(((float(len(lost)), *spare), name, " and ".join(lost)))
+    _, name, lost_text = min(scored)
+    return name, lost_text
+
+
+@dataclass(frozen=True)
+class _Shape:
+    depth: int
+    across: int
+    down: int
+    alpha: bool
+    rgb: bool
+
+    @property
+    def sampling(self) -> str:
+        names = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0"}
+        return names.get((self.across, self.down), "subsampled")
+
+
+def _shape(name: str) -> _Shape:
+    side = 64
+    video_format = av.VideoFormat(name, side, side)
+    components = video_format.components
+    chroma = [part for part in components if part.is_chroma]
+    across, down = (side // chroma[0].width, side // chroma[0].height) if chroma else (1, 1)
+    return _Shape(
+        depth=max(part.bits for part in components),
+        across=across,
+        down=down,
+        alpha=any(part.is_alpha for part in components),
+        rgb=video_format.is_rgb,
+    )
+
+
+def plan_encoding(
+    clip: Clip,
+    scale: int,
+    codec: str,
+    *,
+    quality: int | None = None,
+    preset: str | None = None,
+    gop: int,
+    global_header: bool,
+) -> Encoding:
+    """Settle every setting of the encoder.
+
+    Args:
+        clip: the source.
+        scale: enlargement.
+        codec: of :data:`CODECS`.
+        quality: 1..100, higher is better; None for :data:`DEFAULT_QUALITY`.
+        preset: the encoder's own name; None for the default.
+        gop: frames from key frame to key frame.
+        global_header: see :class:`Encoding`.
+
+    Raises:
+        OptionError: no such codec or preset, or it would lose depth, chroma or alpha.
+    """
+    if codec not in CODECS:
+        raise OptionError(f"no codec '{codec}'; take one of {', '.join(CODECS)}")
+    row = CODECS[codec]
+    if preset is not None and preset not in row.presets:
+        choice = f"take one of {', '.join(row.presets)}" if row.presets else "it has none"
+        raise OptionError(f"{codec} has no preset '{preset}'; {choice}")
+    if quality is not None and not 1 <= quality <= 100:
+        raise OptionError(f"quality {quality} is not in 1..100")
+    pixel_format, lost = _best_format(codec, clip)
+    if lost:
+        fit = [name for name in CODECS if _loss(name, clip) == ""]
+        raise OptionError(
+            f"{codec} here cannot keep {lost} of {clip.path.name}; --codec {' or '.join(fit)} can"
+        )
+    width, height = clip.width * scale, clip.height * scale
+    shape = _shape(pixel_format)
+    if codec in ("h264", "hevc") and (width % shape.across or height % shape.down):
+        raise OptionError(
+            f"{codec} takes no {width}x{height} in {shape.sampling}; "
+            f"give --codec ffv1 or an even --scale"
+        )
+    colour = clip.colour
+    ranges = {None: 0, False: 1, True: 2}
+    return Encoding(
+        codec=codec,
+        pixel_format=pixel_format,
+        width=width,
+        height=height,
+        rate=clip.rate or Fraction(25),
+        time_base=clip.time_base,
+        sample_aspect_ratio=clip.sample_aspect_ratio,
+        colour=(colour.primaries, colour.transfer, colour.matrix, ranges[colour.full_range]),
+        options=_options(codec, quality or DEFAULT_QUALITY, preset or row.preset, gop, clip),
+        global_header=global_header,
+        gop=gop,
+    )
+
+
+def _options(codec: str, quality: int, preset: str, gop: int, clip: Clip) -> dict[str, str]:
+    row = CODECS[codec]
+    crf = row.crf * (100 - quality) / 100
+    own = dict(_own_parameters(codec, clip.mastering, gop))
+    options: dict[str, str] = {}
+    if row.crf:
+        options["crf"] = f"{round(crf)}" if codec == "av1" else f"{crf:.1f}"
+        options["preset"] = preset
+    if own:
+        options[row.parameters] = ":".join(f"{key}={value}" for key, value in own.items())
+    if codec == "ffv1":
+        options |= {"level": "3", "slices": "4", "slicecrc": "1"}
+    if codec == "prores":
+        deep_chroma = _shape(_best_format(codec, clip)[0]).across == 1
+        options |= {"profile": "4444" if deep_chroma else "hq", "vendor": "apl0"}
+    return options
+
+
+def _own_parameters(codec: str, mastering: Mastering, gop: int) -> Iterator[tuple[str, str]]:
+    if codec == "hevc":
+        yield from {"log-level": "none", "open-gop": "0", "frame-threads": "2"}.items()
+        yield from {"keyint": str(gop), "repeat-headers": "0"}.items()
+    if codec == "h264":
+        yield from {"open-gop": "0", "keyint": str(gop)}.items()
+    if codec not in ("h264", "hevc", "av1"):
+        return
+    # x264 and x265 count chromaticities in 1/50000 and luminance in 1/10000.
+    whole = codec != "av1"
+
+    def chroma(pair: tuple[Fraction, Fraction]) -> str:
+        return ",".join(str(round(v * 50000)) if whole else f"{float(v):.5f}" for v in pair)
+
+    if mastering.primaries is not None and mastering.luminance is not None:
+        red, green, blue, white = map(chroma, mastering.primaries)
+        least, most = (
+            str(round(v * 10000)) if whole else f"{float(v):.4f}" for v in mastering.luminance
+        )
+        yield (
+            "master-display" if codec == "hevc" else "mastering-display",
+            f"G({green})B({blue})R({red})WP({white})L({most},{least})",
+        )
+    if mastering.light is not None:
+        name = {"hevc": "max-cll", "h264": "cll", "av1": "content-light"}[codec]
+        yield name, f"{mastering.light[0]},{mastering.light[1]}"
+
+
+def configure(context: Any, encoding: Encoding) -> None:
+    """Apply the settings to a video encoder that is not open yet."""
+    context.width, context.height = encoding.width, encoding.height
+    context.pix_fmt = encoding.pixel_format
+    context.time_base = encoding.time_base
+    context.framerate = encoding.rate
+    if encoding.sample_aspect_ratio is not None:
+        context.sample_aspect_ratio = encoding.sample_aspect_ratio
+    context.color_primaries, context.color_trc, context.colorspace, context.color_range = (
+        encoding.colour
+    )
+    context.thread_count = _THREADS
+    context.gop_size = encoding.gop
+    # Bytes that name a version or a date would make the same work come out differently.
+    context.flags |= Flags.bitexact
+    if encoding.global_header:
+        context.flags |= Flags.global_header
+    context.options = dict(encoding.options)
+    if encoding.codec == "hevc":
+        # The tag that Apple's players insist on.
+        context.codec_tag = "hvc1"
+
+
+class SegmentEncoder:
+    """Encode a run of frames that can be decoded without what comes before or after.
+
+    The same frames with the same settings give the same bytes.
+
+    Args:
+        encoding: settings.
+
+    Raises:
+        OutputError: the encoder refuses the settings.
+    """
+
+    def __init__(self, encoding: Encoding) -> None:
+        context: Any = CodecContext.create(CODECS[encoding.codec].encoder, "w")
+        configure(context, encoding)
+        self._context = context
+        self._time_base = encoding.time_base
+        self._durations: dict[int, int] = {}
+        self._guard(context.open)
+
+    @property
+    def header(self) -> bytes:
+        """Parameter sets, as they stand in a container's header."""
+        return self._context.extradata or b""
+
+    def encode(self, frame: VideoFrame, pts: int, duration: int) -> list[CodedPacket]:
+        """Put a frame in; packets of earlier frames may come out.
+
+        Raises:
+            OutputError: the encoder failed.
+        """
+        frame.pts, frame.time_base = pts, self._time_base
+        frame.duration = duration
+        # A decoded frame says what kind it was; ours are for the encoder to decide.
+        frame.pict_type = 0
+        self._durations[pts] = duration
+        return self._packets(frame)
+
+    def finish(self) -> list[CodedPacket]:
+        """The packets that are left.
+
+        Raises:
+            OutputError: the encoder failed.
+        """
+        return self._packets(None)
+
+    def _packets(self, frame: VideoFrame | None) -> list[CodedPacket]:
+        packets = self._guard(lambda: self._context.encode(frame))
+        return [
+            CodedPacket(
+                packet.pts,
+                self._durations.pop(packet.pts, 0),
+                bool(packet.is_keyframe),
+                bytes(packet),
+            )
+            for packet in packets
+        ]
+
+    def _guard(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except (FFmpegError, ValueError) as error:
+            name = self._context.name
+            raise OutputError(f"the encoder {name} failed: {reason(error)}") from error
