@@ -219,6 +219,16 @@ class LossConfig(_Section):
         return term if isinstance(term, LossTerm) else None
 
 
+class AdversarialConfig(_Section):
+    """The game against the discriminator."""
+
+    kind: Literal["nonsaturating", "hinge", "relativistic"] = "relativistic"
+    weight: float = 1.0
+    r1: float = Field(0.0, ge=0.0, description="gradient penalty on originals")
+    r2: float = Field(0.0, ge=0.0, description="gradient penalty on generated pictures")
+    penalty_every: Positive = Field(1, description="steps between gradient penalties")
+
+
 class RunConfig(_Section):
     """Where the run lives and how often it reports."""
 

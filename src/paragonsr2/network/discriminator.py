@@ -1,0 +1,299 @@
+"""MUNet: a U-Net discriminator that judges a picture in four ways at once.
+
+::
+
+                     ┌─ decoder with skips ─────────────── spatial ─┐
+    (B,3,H,W) ─ encoder ─ bottleneck ─ nearest + conv ──── patch ───┤
+            ├─ luma differences ─ convs ────────────────── gradient ┼─ softmax per pixel ─ logits
+            └─ centred log-magnitude FFT ─ convs ─ mean ── frequency┘              (B,1,H,W)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from paragonsr2.errors import OptionError
+from paragonsr2.pixels.kernels import polyphase_taps
+
+BRANCHES = ("spatial", "gradient", "frequency", "patch")
+
+#: Smallest side that MUNet judges.
+MIN_SIDE = 32
+
+# BT.601, as the ruler has it, but summing to 1.
+_LUMA = (0.299, 0.587, 0.114)
+
+
+class Judgement(NamedTuple):
+    """What MUNet sees in a batch of pictures.
+
+    Attributes:
+        logits: ``(B, 1, H, W)``, high where the picture looks real.
+        fusion: ``(B, branches, H, W)``, the share of each branch, which sum to 1; where it looks.
+        features: inner features, for feature matching: the encoder's levels, then each branch.
+    """
+
+    logits: Tensor
+    fusion: Tensor
+    features: list[Tensor]
+
+
+def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+    """A spectrally normalised convolution that keeps the size, or halves it at stride 2."""
+    conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=(kernel - 1) // 2)
+    return spectral_norm(conv)
+
+
+def _act(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.2)
+
+
+def _luma(x: Tensor) -> Tensor:
+    """Luma ``(B, 1, H, W)`` of RGB ``(B, 3, H, W)``."""
+    weights = torch.tensor(_LUMA, device=x.device, dtype=x.dtype).view(1, 3, 1, 1)
+    return (x * weights).sum(dim=1, keepdim=True)
+
+
+class MagicUp(nn.Module):
+    """Twice the size by the fixed Magic Kernel, on any number of channels."""
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        taps = torch.from_numpy(polyphase_taps(2, 0.0)).float()
+        self.reach = taps.shape[1] // 2
+        # Four phases in PixelShuffle order, each an outer product of two of the 1-D filters.
+        kernel = torch.einsum("yk,xl->yxkl", taps, taps).flatten(0, 1)[:, None]
+        self.register_buffer("kernel", kernel, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Enlarge ``(B, C, H, W)`` to ``(B, C, 2 * H, 2 * W)``."""
+        channels = x.shape[1]
+        x = F.pad(x, (self.reach,) * 4, mode="replicate")
+        kernel = self.kernel.to(x.dtype).repeat(channels, 1, 1, 1)
+        return F.pixel_shuffle(F.conv2d(x, kernel, groups=channels), 2)
+
+
+class SelfAttention(nn.Module):
+    """Every pixel of the bottleneck looks at every other one; a residual that starts at zero.
+
+    Args:
+        channels: width; one head per 32 channels.
+    Source: Zhang et al., "Self-Attention Generative Adversarial Networks", 2019.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.heads = max(1, channels // 32)
+        self.qkv = _conv(channels, 3 * channels, 1)
+        self.project = _conv(channels, channels, 1)
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape."""
+        b, c, h, w = x.shape
+        q_BNTD, k_BNTD, v_BNTD = (
+            self.qkv(x).view(b, 3, self.heads, c // self.heads, h * w).transpose(3, 4).unbind(1)
+        )
+        out_BNTD = F.scaled_dot_product_attention(q_BNTD, k_BNTD, v_BNTD)
+        out = out_BNTD.transpose(2, 3).reshape(b, c, h, w)
+        return x + self.gain * self.project(out)
+
+
+class Encoder(nn.Module):
+    """Levels of half the size each, down to a bottleneck with self-attention.
+
+    Args:
+        widths: channels of each level, the last is the bottleneck's.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.first = _conv(3, widths[0])
+        pairs = zip(widths[:-1], widths[1:], strict=True)
+        self.downs = nn.ModuleList(_conv(wide, narrow, 4, 2) for wide, narrow in pairs)
+        self.bottleneck = _conv(widths[-1], widths[-1])
+        self.attention = SelfAttention(widths[-1])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Features of ``(B, 3, H, W)``, from full size down to the bottleneck."""
+        levels = [_act(self.first(x))]
+        for down in self.downs:
+            levels.append(_act(down(levels[-1])))
+        levels[-1] = self.attention(_act(self.bottleneck(levels[-1])))
+        return levels
+
+
+class Decoder(nn.Module):
+    """The way back up: Magic Kernel, convolution, plus the encoder's features of that size."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.up = MagicUp()
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.narrow = nn.ModuleList(_conv(low, high, 1) for high, low in reversed(pairs))
+        self.mix = nn.ModuleList(_conv(high, high) for high, _ in reversed(pairs))
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Features ``(B, widths[0], H, W)`` from the encoder's ``levels``."""
+        x = levels[-1]
+        for narrow, mix, skip in zip(self.narrow, self.mix, reversed(levels[:-1]), strict=True):
+            # The 1x1 commutes with the enlargement and is four times cheaper before it.
+            x = _act(mix(self.up(narrow(x)) + skip))
+        return x
+
+
+class GradientBranch(nn.Module):
+    """Reads luma differences: how sharp and how clean edges are."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _conv(2, channels, 4, 2)
+        self.second = _conv(channels, channels)
+        self.up = MagicUp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features ``(B, C, H, W)`` of pictures ``(B, 3, H, W)`` with even sides."""
+        luma = F.pad(_luma(x), (0, 1, 0, 1), mode="replicate")
+        across = luma[..., :-1, 1:] - luma[..., :-1, :-1]
+        down = luma[..., 1:, :-1] - luma[..., :-1, :-1]
+        edges = _act(self.first(torch.cat([across, down], dim=1)))
+        return self.up(_act(self.second(edges)))
+
+
+class FrequencyBranch(nn.Module):
+    """Reads the centred log-magnitude spectrum, in float32: missing detail and regular patterns.
+
+    A frequency has no place, so the branch says one thing about the whole picture. It is told
+    how far from zero each frequency lies: convolutions do not know where they are.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _conv(2, channels, 4, 2)
+        self.second = _conv(channels, channels, 4, 2)
+        self.last = _conv(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features ``(B, C, 1, 1)`` of pictures ``(B, 3, H, W)``."""
+        with torch.autocast(x.device.type, enabled=False):
+            luma = _luma(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x)
+            # The mean is no detail, and would be the largest number of all.
+            spectrum = torch.fft.fft2(luma - luma.mean(dim=(2, 3), keepdim=True), norm="ortho")
+            # Under the root, because the derivative of a magnitude of zero is undefined.
+            power = spectrum.real.square() + spectrum.imag.square()
+            magnitude = torch.fft.fftshift(0.5 * torch.log(power + 1e-6), dim=(2, 3))
+        height, width = x.shape[-2:]
+        down = torch.linspace(-1, 1, height, device=x.device, dtype=magnitude.dtype)
+        across = torch.linspace(-1, 1, width, device=x.device, dtype=magnitude.dtype)
+        radius = torch.hypot(down[:, None], across[None, :]).expand_as(magnitude)
+        features = _act(self.first(torch.cat([magnitude, radius], dim=1)))
+        features = _act(self.second(features))
+        return _act(self.last(features.mean(dim=(2, 3), keepdim=True)))
+
+
+class PatchBranch(nn.Module):
+    """Brings the bottleneck's opinion of each large patch up to every pixel."""
+
+    def __init__(self, wide: int, channels: int) -> None:
+        super().__init__()
+        self.narrow = _conv(wide, channels, 1)
+        self.smooth = _conv(channels, channels)
+
+    def forward(self, bottleneck: Tensor, size: tuple[int, int]) -> Tensor:
+        """Features ``(B, C, *size)``."""
+        x = F.interpolate(_act(self.narrow(bottleneck)), size=size, mode="nearest")
+        return _act(self.smooth(x))
+
+
+class MUNet(nn.Module):
+    """The discriminator: a logit per pixel, from up to four branches.
+
+    Args:
+        num_feat: width of the branches.
+        ch_mult: width of each level of the U-Net as a multiple of ``num_feat``.
+        branches: some of :data:`BRANCHES`; ``("spatial",)`` is a plain U-Net discriminator.
+
+    Raises:
+        OptionError: an unknown branch, none at all, or fewer than two levels.
+    """
+
+    def __init__(
+        self,
+        num_feat: int = 64,
+        ch_mult: Sequence[int] = (1, 2, 4, 8),
+        branches: Sequence[str] = BRANCHES,
+    ) -> None:
+        super().__init__()
+        unknown = sorted(set(branches) - set(BRANCHES))
+        if unknown or not branches:
+            raise OptionError(
+                f"branches are {', '.join(branches) or 'none'}; take some of {', '.join(BRANCHES)}"
+            )
+        if len(ch_mult) < 2 or num_feat < 1 or min(ch_mult) < 1:
+            raise OptionError(f"num_feat {num_feat}, ch_mult {tuple(ch_mult)} are no U-Net")
+        self.branches = tuple(name for name in BRANCHES if name in branches)
+        widths = [num_feat * multiple for multiple in ch_mult]
+        self.multiple = 2 ** (len(widths) - 1)
+        deep = "spatial" in branches or "patch" in branches
+        self.encoder = Encoder(widths) if deep else None
+        self.spatial = Decoder(widths) if "spatial" in branches else None
+        self.gradient = GradientBranch(widths[0]) if "gradient" in branches else None
+        self.frequency = FrequencyBranch(widths[0]) if "frequency" in branches else None
+        self.patch = PatchBranch(widths[-1], widths[0]) if "patch" in branches else None
+        count = len(self.branches)
+        self.fuse = _conv(count * widths[0], count, 1) if count > 1 else None
+        self.judge = _conv(widths[0], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Judge pictures.
+
+        Args:
+            x: RGB ``(B, 3, H, W)``, nominally 0..1; H and W from 32.
+
+        Returns:
+            Logits ``(B, 1, H, W)``.
+
+        Raises:
+            OptionError: a side is shorter than 32.
+        """
+        return self.inspect(x).logits
+
+    def inspect(self, x: Tensor) -> Judgement:
+        """Judge pictures and tell what the judgement rests on; takes what :meth:`forward` does."""
+        height, width = x.shape[-2:]
+        if min(height, width) < MIN_SIDE:
+            raise OptionError(
+                f"MUNet judges pictures from {MIN_SIDE}x{MIN_SIDE}, not {width}x{height}; "
+                "raise data.patch"
+            )
+        # The spectrum is of the picture itself; only the others need sides that halve well.
+        behind = (0, -width % self.multiple, 0, -height % self.multiple)
+        padded = F.pad(x, behind, mode="replicate")
+        size = (padded.shape[-2], padded.shape[-1])
+        levels = self.encoder(padded) if self.encoder is not None else []
+        found: list[Tensor] = []
+        if self.spatial is not None:
+            found.append(self.spatial(levels))
+        if self.gradient is not None:
+            found.append(self.gradient(padded))
+        if self.frequency is not None:
+            found.append(self.frequency(x).expand(-1, -1, *size))
+        if self.patch is not None:
+            found.append(self.patch(levels[-1], size))
+        if self.fuse is None:
+            fusion = torch.ones_like(padded[:, :1])
+            fused = found[0]
+        else:
+            fusion = self.fuse(torch.cat(found, dim=1)).softmax(dim=1)
+            shares = fusion.split(1, dim=1)
+            fused = torch.stack([s * f for s, f in zip(shares, found, strict=True)]).sum(dim=0)
+        logits = self.judge(fused)[..., :height, :width]
+        return Judgement(logits, fusion[..., :height, :width], [*levels, *found])

@@ -1,0 +1,120 @@
+"""Properties of MUNet and of the game it plays."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from paragonsr2.errors import OptionError
+from paragonsr2.network.discriminator import BRANCHES, MUNet
+from paragonsr2.training.adversarial import (
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+)
+
+KINDS = ("nonsaturating", "hinge", "relativistic")
+
+
+def small(branches=BRANCHES):
+    torch.manual_seed(0)
+    return MUNet(8, (1, 2, 2), branches)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (64, 40)])
+@pytest.mark.parametrize("ch_mult", [(1, 2, 2), (1, 2, 4, 8)])
+def test_there_is_a_logit_and_a_share_of_each_branch_per_pixel(size, ch_mult):
+    x = torch.rand(2, 3, *size)
+    judged = MUNet(8, ch_mult).inspect(x)
+    assert judged.logits.shape == (2, 1, *size)
+    assert judged.fusion.shape == (2, 4, *size)
+    torch.testing.assert_close(judged.fusion.sum(dim=1), torch.ones(2, *size))
+    assert torch.isfinite(judged.logits).all()
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_each_branch_alone_passes_a_gradient_to_every_pixel(branch):
+    x = torch.rand(1, 3, 36, 44, requires_grad=True)
+    small((branch,))(x).square().sum().backward()
+    assert torch.isfinite(x.grad).all()
+    assert (x.grad.abs().sum(dim=1) > 0).float().mean() > 0.95
+
+
+def test_all_branches_together_get_a_gradient():
+    network = small()
+    network(torch.rand(1, 3, 32, 32)).square().sum().backward()
+    for name, parameter in network.named_parameters():
+        if "attention" not in name or name.endswith("gain"):  # its gain starts at zero
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_spectral_norms_stay_near_one_while_it_learns():
+    network = small()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for _ in range(20):
+        logits = network(torch.rand(4, 3, 32, 32))
+        loss = discriminator_loss("hinge", *logits.chunk(2))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    network.eval()
+    checked = 0
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            norm = torch.linalg.matrix_norm(module.weight.flatten(1), ord=2)
+            assert norm <= 1.05
+            checked += 1
+    assert checked > 10
+
+
+def test_a_flat_picture_gives_finite_gradients():
+    for value in (0.0, 0.5, 1.0):
+        x = torch.full((1, 3, 32, 32), value, requires_grad=True)
+        small()(x).sum().backward()
+        assert torch.isfinite(x.grad).all()
+
+
+def test_what_makes_no_discriminator_is_refused():
+    with pytest.raises(OptionError, match="take some of"):
+        MUNet(8, (1, 2), ("spatial", "temporal"))
+    with pytest.raises(OptionError, match="none"):
+        MUNet(8, (1, 2), ())
+    with pytest.raises(OptionError, match=r"data\.patch"):
+        small()(torch.rand(1, 3, 31, 64))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_losses_pull_apart_and_together(kind):
+    real = torch.zeros(2, 1, 4, 4, requires_grad=True)
+    fake = torch.zeros(2, 1, 4, 4, requires_grad=True)
+    by_real, by_fake = torch.autograd.grad(discriminator_loss(kind, real, fake), (real, fake))
+    assert (by_real < 0).all()
+    assert (by_fake > 0).all()
+    (by_fake,) = torch.autograd.grad(generator_loss(kind, real, fake), fake)
+    assert (by_fake < 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_losses_have_right_gradients(kind):
+    real, fake = torch.randn(2, 2, 1, 3, 3, dtype=torch.float64, requires_grad=True)
+    for loss in (generator_loss, discriminator_loss):
+        assert torch.autograd.gradcheck(lambda r, f, loss=loss: loss(kind, r, f), (real, fake))
+
+
+def test_the_penalty_is_the_squared_gradient_and_can_be_learned_from():
+    x = torch.rand(2, 3, 32, 32)
+    weights = torch.randn(1, 3, 1, 1)
+    penalty = gradient_penalty(lambda x: (x * weights).sum(dim=1, keepdim=True), x)
+    torch.testing.assert_close(penalty, weights.square().sum())
+    network = small()
+    gradient_penalty(network, x).backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def test_the_penalty_does_not_grow_with_the_picture():
+    network = small(("gradient",)).eval()
+    torch.manual_seed(1)
+    x = torch.rand(1, 3, 96, 96)
+    small_one = gradient_penalty(network, x[..., 16:64, 16:64])
+    torch.testing.assert_close(gradient_penalty(network, x), small_one, rtol=0.3, atol=0)
