@@ -40,7 +40,7 @@ warmup = 3
 [run]
 output = "{folder}/run"
 device = "cpu"
-threads = 2
+threads = 1
 log_every = 2
 validate_every = 6
 """

@@ -33,6 +33,7 @@ class Variant:
         budget: highest allowed cost at x2, thousand multiply-adds per low-resolution pixel.
         critic_feat: width of the discriminator that trains it, see MUNet's ``num_feat``.
         critic_mult: widths of that discriminator's levels, see MUNet's ``ch_mult``.
+        perceptual_alpha: base paths that suit perceptual training, from and to; fidelity: 0.
         purpose: who it is for, in a few words.
     """
 
@@ -49,6 +50,7 @@ class Variant:
     budget: int
     critic_feat: int
     critic_mult: tuple[int, ...]
+    perceptual_alpha: tuple[float, float]
     purpose: str
 
 
@@ -56,25 +58,25 @@ VARIANTS: dict[str, Variant] = {
     "realtime": Variant(
         block="nano", channels=16, groups=2, blocks=3, gated=False, staged=False,
         window=0, global_pool=False, ffn=0, halo=0, budget=18,
-        critic_feat=32, critic_mult=(1, 2, 2),
+        critic_feat=32, critic_mult=(1, 2, 2), perceptual_alpha=(0.3, 0.6),
         purpose="video, anime; integrated GPUs, mobile",
     ),
     "stream": Variant(
         block="gate", channels=32, groups=2, blocks=3, gated=True, staged=False,
         window=0, global_pool=False, ffn=32, halo=0, budget=200,
-        critic_feat=32, critic_mult=(1, 2, 2),
+        critic_feat=32, critic_mult=(1, 2, 2), perceptual_alpha=(0.0, 0.0),
         purpose="compressed video",
     ),
     "photo": Variant(
         block="paragon", channels=64, groups=4, blocks=4, gated=True, staged=True,
         window=16, global_pool=False, ffn=80, halo=32, budget=1300,
-        critic_feat=64, critic_mult=(1, 2, 4, 8),
+        critic_feat=64, critic_mult=(1, 2, 4, 8), perceptual_alpha=(0.3, 0.6),
         purpose="photographs",
     ),
     "pro": Variant(
         block="paragon", channels=96, groups=6, blocks=6, gated=True, staged=True,
         window=16, global_pool=True, ffn=160, halo=32, budget=6000,
-        critic_feat=64, critic_mult=(1, 2, 4, 8),
+        critic_feat=64, critic_mult=(1, 2, 4, 8), perceptual_alpha=(0.3, 0.6),
         purpose="archive, offline",
     ),
 }  # fmt: skip

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -117,8 +118,7 @@ class Encoder(nn.Module):
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         self.first = _conv(3, widths[0])
-        pairs = zip(widths[:-1], widths[1:], strict=True)
-        self.downs = nn.ModuleList(_conv(wide, narrow, 4, 2) for wide, narrow in pairs)
+        self.downs = nn.ModuleList(_conv(high, low, 4, 2) for high, low in pairwise(widths))
         self.bottleneck = _conv(widths[-1], widths[-1])
         self.attention = SelfAttention(widths[-1])
 
@@ -137,7 +137,7 @@ class Decoder(nn.Module):
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         self.up = MagicUp()
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.narrow = nn.ModuleList(_conv(low, high, 1) for high, low in reversed(pairs))
         self.mix = nn.ModuleList(_conv(high, high) for high, _ in reversed(pairs))
 

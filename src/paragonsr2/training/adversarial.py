@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from paragonsr2.training.config import AdversarialConfig
+from paragonsr2.errors import OptionError
+from paragonsr2.network.discriminator import MIN_SIDE, MUNet
+from paragonsr2.training.config import AdversarialTerm, TrainConfig
+from paragonsr2.training.loss_terms import feature_matching
+from paragonsr2.variants import VARIANTS
 
 
 def generator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
@@ -56,45 +62,100 @@ def gradient_penalty(judge: Callable[[Tensor], Tensor], pictures: Tensor) -> Ten
     """
     pictures = pictures.detach().requires_grad_()
     # Only the plain form of attention has a second derivative.
-    with sdpa_kernel(SDPBackend.MATH):
-        logits = judge(pictures)
-        (gradient,) = torch.autograd.grad(logits.float().sum(), pictures, create_graph=True)
+    with sdpa_kernel(SDPBackend.MATH), torch.autocast(pictures.device.type, enabled=False):
+        (gradient,) = torch.autograd.grad(judge(pictures).sum(), pictures, create_graph=True)
     return gradient.square().sum(dim=1).mean()
 
 
 class Opponent:
-    """A discriminator with its optimiser: it judges for the generator and learns from it.
+    """The discriminator with its optimiser: judges for the generator, and learns.
+
+    It is not wrapped for several processes: a penalty needs several passes before one backward
+    pass, which such wrappers do not allow. :meth:`learn` averages the gradients itself.
 
     Args:
-        network: the discriminator itself, whose weights are kept.
-        model: the same, as it is called: wrapped for several processes, compiled, or plain.
-        optimizer: of the discriminator.
-        config: kind of game and penalties.
+        network: the discriminator.
+        optimizer: of its weights, prepared by ``accelerator``.
+        accelerator: of the run.
+        config: the term ``loss.adversarial``.
     """
 
     def __init__(
         self,
-        network: nn.Module,
-        model: Callable[[Tensor], Tensor],
-        optimizer: torch.optim.Optimizer,
-        config: AdversarialConfig,
+        network: MUNet,
+        optimizer: AcceleratedOptimizer,
+        accelerator: Accelerator,
+        config: AdversarialTerm,
     ) -> None:
-        self.network, self.model, self.optimizer, self.config = network, model, optimizer, config
+        self.network, self.optimizer = network, optimizer
+        self.accelerator, self.config = accelerator, config
 
-    def loss(self, real: Tensor, fake: Tensor, step: int) -> Tensor:
-        """The discriminator's loss on originals and generated pictures ``(B, 3, H, W)``."""
-        fake = fake.detach()
-        # One pass for both, so that batches of two kinds share the power iteration's estimate.
-        logits_real, logits_fake = self.model(torch.cat([real, fake])).chunk(2)
-        loss = discriminator_loss(self.config.kind, logits_real.float(), logits_fake.float())
+    def judge(self, real: Tensor, fake: Tensor, *, features: bool) -> tuple[Tensor, Tensor | None]:
+        """What the generator pays for ``fake``; the discriminator gets no gradient.
+
+        Args:
+            real: originals, ``(B, 3, H, W)``.
+            fake: generated pictures of the same places.
+            features: also compare what the discriminator sees inside.
+
+        Returns:
+            The adversarial loss, and the feature matching loss where asked.
+        """
+        self.network.requires_grad_(False)
+        try:
+            with torch.no_grad():
+                on_real = self.network.inspect(real)
+            on_fake = self.network.inspect(fake)
+        finally:
+            self.network.requires_grad_(True)
+        kind = self.config.kind
+        loss = generator_loss(kind, on_real.logits.float(), on_fake.logits.float())
+        matching = feature_matching(on_real.features, on_fake.features) if features else None
+        return loss, matching
+
+    def learn(self, batches: Sequence[tuple[Tensor, Tensor]], step: int, clip: float) -> Tensor:
+        """One update from ``(real, fake)`` parts of a batch.
+
+        Args:
+            batches: parts of equal size.
+            step: of the run; decides whether gradients are penalised.
+            clip: largest norm of the gradient.
+
+        Returns:
+            The loss, a scalar without a graph.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=batches[0][0].device)
+        for real, fake in batches:
+            with self.accelerator.autocast():
+                loss = self._loss(real, fake.detach(), step) / len(batches)
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        if self.accelerator.num_processes > 1:
+            for parameter in self.network.parameters():
+                if parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+        self.accelerator.clip_grad_norm_(self.network.parameters(), clip)
+        self.optimizer.step()
+        return total
+
+    def _loss(self, real: Tensor, fake: Tensor, step: int) -> Tensor:
+        # One pass for both, so that they share the estimate of each spectral norm.
+        on_real, on_fake = self.network(torch.cat([real, fake])).float().chunk(2)
+        loss = discriminator_loss(self.config.kind, on_real, on_fake)
         if step % self.config.penalty_every == 0:
-            # Rarer penalties count for the steps they are left out of.
-            often = 0.5 * self.config.penalty_every
+            # A penalty counts for the steps it is left out of.
+            share = 0.5 * self.config.penalty_every
             if self.config.r1:
-                loss = loss + often * self.config.r1 * gradient_penalty(self.model, real)
+                loss = loss + share * self.config.r1 * gradient_penalty(self.network, real)
             if self.config.r2:
-                loss = loss + often * self.config.r2 * gradient_penalty(self.model, fake)
+                loss = loss + share * self.config.r2 * gradient_penalty(self.network, fake)
         return loss
+
+    def set_rate(self, lr: float) -> None:
+        """Learn at this rate from now on."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
 
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-identical continuation needs."""
@@ -104,3 +165,28 @@ class Opponent:
         """Go on from :meth:`state_dict`."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def build_opponent(config: TrainConfig, accelerator: Accelerator) -> Opponent | None:
+    """The opponent that ``config`` asks for, on the accelerator's device; None in fidelity runs.
+
+    Raises:
+        OptionError: crops are smaller than a discriminator takes.
+    """
+    if config.loss.adversarial is None:
+        return None
+    about, row = config.discriminator, VARIANTS[config.network.variant]
+    side = config.data.patch * config.network.scale
+    if side < MIN_SIDE:
+        raise OptionError(
+            f"the discriminator judges crops from {MIN_SIDE}x{MIN_SIDE}, not {side}x{side}; "
+            "raise data.patch"
+        )
+    network = MUNet(
+        about.num_feat or row.critic_feat, about.ch_mult or row.critic_mult, about.branches
+    )
+    # The stubs of torch do not know that a module takes a memory format.
+    cast(Any, network).to(accelerator.device, memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), lr=about.lr, betas=about.betas, fused=True)
+    prepared = cast(AcceleratedOptimizer, accelerator.prepare(optimizer))
+    return Opponent(network, prepared, accelerator, config.loss.adversarial)

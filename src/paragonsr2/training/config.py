@@ -171,6 +171,7 @@ class ScheduleConfig(_Section):
     warmup: int = Field(500, ge=0)
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = Field(1.0, gt=0.0, description="largest norm of the gradient")
+    accumulate: Positive = Field(1, description="parts a batch is cut into to save memory")
     ema: float = Field(0.999, ge=0.0, lt=1.0, description="decay of the averaged weights")
 
 
@@ -189,6 +190,15 @@ class PixelTerm(LossTerm):
     luma: float = Field(0.0, ge=0.0, le=1.0, description="share of the term taken on luma")
 
 
+class AdversarialTerm(LossTerm):
+    """The game against the discriminator, see ``[discriminator]``."""
+
+    kind: Literal["nonsaturating", "hinge", "relativistic"] = "relativistic"
+    r1: float = Field(0.0, ge=0.0, description="gradient penalty on originals")
+    r2: float = Field(0.0, ge=0.0, description="gradient penalty on generated pictures")
+    penalty_every: Positive = Field(1, description="steps between gradient penalties")
+
+
 class LossConfig(_Section):
     """The terms of the generator's loss; a term that is absent is off."""
 
@@ -203,6 +213,15 @@ class LossConfig(_Section):
     )
     artefact: LossTerm | None = Field(None, description="L1 where an artefact is likely (LDL)")
     features: LossTerm | None = Field(None, description="the discriminator's features, L1")
+    adversarial: AdversarialTerm | None = None
+
+    @model_validator(mode="after")
+    def _has_an_opponent(self) -> Self:
+        if self.features is not None and self.adversarial is None:
+            raise PydanticCustomError(
+                "loss", "features are the discriminator's; give loss.adversarial too"
+            )
+        return self
 
     @model_validator(mode="after")
     def _learns_from_the_first_step(self) -> Self:
@@ -219,14 +238,18 @@ class LossConfig(_Section):
         return term if isinstance(term, LossTerm) else None
 
 
-class AdversarialConfig(_Section):
-    """The game against the discriminator."""
+Branch = Literal["spatial", "gradient", "frequency", "patch"]
 
-    kind: Literal["nonsaturating", "hinge", "relativistic"] = "relativistic"
-    weight: float = 1.0
-    r1: float = Field(0.0, ge=0.0, description="gradient penalty on originals")
-    r2: float = Field(0.0, ge=0.0, description="gradient penalty on generated pictures")
-    penalty_every: Positive = Field(1, description="steps between gradient penalties")
+
+class DiscriminatorConfig(_Section):
+    """MUNet, in runs with ``loss.adversarial``; see :class:`paragonsr2.network.MUNet`."""
+
+    num_feat: Positive | None = Field(None, description="width; none takes the variant's")
+    ch_mult: list[Positive] | None = Field(None, description="levels; none takes the variant's")
+    branches: list[Branch] = Field(["spatial", "gradient", "frequency", "patch"])
+    lr: float = Field(2e-4, gt=0.0, description="falls with the generator's")
+    betas: tuple[float, float] = (0.5, 0.99)
+    lead: int = Field(500, ge=0, description="steps it learns before loss.adversarial starts")
 
 
 class RunConfig(_Section):
@@ -235,9 +258,10 @@ class RunConfig(_Section):
     output: Path
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 on a GPU that has it, else fp32"
     )
+    compile: bool = Field(False, description="compile the generator with torch.compile")
     threads: int = Field(0, ge=0, description="CPU threads; 0 = all")
     log_every: Positive = 100
     validate_every: Positive = 2000
@@ -254,6 +278,7 @@ class TrainConfig(_Section):
     )
     schedule: ScheduleConfig
     loss: LossConfig = LossConfig.model_validate({"pixel": {}})
+    discriminator: DiscriminatorConfig = DiscriminatorConfig.model_validate({})
     run: RunConfig
 
 

@@ -1,25 +1,24 @@
-"""The fidelity training loop; reads from top to bottom."""
+"""The training loop, for fidelity and perceptual models; reads from top to bottom."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import io
-import json
 import math
 import pickle
 import signal
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from paragonsr2.errors import TrainingError
 from paragonsr2.files import write_atomic
@@ -27,15 +26,22 @@ from paragonsr2.measure.quality import Score, mean_score, score
 from paragonsr2.network.generator import ALPHA_KEY, ParagonSR2, build, channels_last
 from paragonsr2.pixels.arrays import Pixels8
 from paragonsr2.pixels.convert import to_float, to_pixels
+from paragonsr2.training.adversarial import build_opponent
+from paragonsr2.training.average import Ema
 from paragonsr2.training.config import ScheduleConfig, TrainConfig
 from paragonsr2.training.data import CropSampler, Pair
 from paragonsr2.training.dataset import Processes, prepare
+from paragonsr2.training.journal import Journal, Shown, liveliest
 from paragonsr2.training.losses import GeneratorLosses
 from paragonsr2.training.prefetch import prefetch
+from paragonsr2.training.report import write_report
+from paragonsr2.variants import VARIANTS
 from paragonsr2.weights.store import load_checkpoint, save_checkpoint
 
 STATE_FILE = "last.state"
-VALIDATION_FILE = "validation.jsonl"
+BAD_BATCH_FILE = "bad_batch.safetensors"
+#: Validation pictures that are shown, at most.
+SHOWN_PICTURES = 4
 #: Below this detail or gate the detail path gets no gradient any more and will not come back.
 DEAD_DETAIL = 1e-5
 DEAD_GATE = 0.501
@@ -50,38 +56,8 @@ def learning_rate(schedule: ScheduleConfig, step: int) -> float:
     return schedule.final_lr + (schedule.lr - schedule.final_lr) * cosine
 
 
-class Ema:
-    """Exponential moving average of a network's parameters."""
-
-    def __init__(self, network: ParagonSR2, decay: float) -> None:
-        self.decay = decay
-        self.values = [p.detach().clone() for p in network.parameters()]
-
-    @torch.no_grad()
-    def update(self, network: ParagonSR2, step: int) -> None:
-        """Move towards ``network``; early steps move faster, so the start is forgotten."""
-        decay = min(self.decay, (step + 1) / (step + 10))
-        for average, live in zip(self.values, network.parameters(), strict=True):
-            average.lerp_(live, 1.0 - decay)
-
-    @contextmanager
-    def applied(self, network: ParagonSR2) -> Generator[ParagonSR2]:
-        """``network`` with the averaged parameters, in evaluation mode, for a while."""
-        with torch.no_grad():
-            live = [p.detach().clone() for p in network.parameters()]
-            for parameter, value in zip(network.parameters(), self.values, strict=True):
-                parameter.copy_(value)
-            network.eval()
-            try:
-                yield network
-            finally:
-                network.train()
-                for parameter, value in zip(network.parameters(), live, strict=True):
-                    parameter.copy_(value)
-
-
 class Trainer:
-    """One fidelity run: builds everything from its configuration, then :meth:`run`.
+    """One run: builds everything from its configuration, then :meth:`run`.
 
     Args:
         config: what to do.
@@ -95,18 +71,12 @@ class Trainer:
     def __init__(
         self, config: TrainConfig, *, resume: bool = False, log: Callable[[str], None] = print
     ) -> None:
-        self.config, self.log = config, log
+        self.config, self._log = config, log
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
-        precision = config.run.precision
-        cpu = config.run.device == "cpu"
-        if config.run.device == "cuda" and not torch.cuda.is_available():
-            raise TrainingError("run.device is cuda, but there is no CUDA device; take auto")
-        if precision == "auto":
-            gpu = torch.cuda.is_available() and not cpu
-            precision = "bf16" if gpu and torch.cuda.is_bf16_supported() else "fp32"
-        mixed = "bf16" if precision == "bf16" else "no"
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision=mixed)
+        self.accelerator = Accelerator(
+            cpu=config.run.device == "cpu", mixed_precision=_mixed_precision(config)
+        )
         torch.manual_seed(config.run.seed)
 
         self.output = config.run.output
@@ -128,6 +98,7 @@ class Trainer:
         network = build(net.variant, net.scale, **options)
         if net.pretrain is not None:
             self._start_from(network, net.pretrain)
+        self._check_alpha()
         network.set_checkpointing(net.checkpointing)
         self.network = channels_last(network.to(self.accelerator.device))
         self.ema = Ema(self.network, config.schedule.ema)
@@ -139,12 +110,31 @@ class Trainer:
             betas=config.schedule.betas,
             fused=True,
         )
+        if config.run.compile:
+            self.network.compile()
         self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
+        self.opponent = build_opponent(config, self.accelerator)
         self.step, self.best = 0, -math.inf
-        self.loss_sum = torch.zeros((), device=self.accelerator.device)
+        self.sums: dict[str, Tensor] = {}
         self.stopping = False
         if resume:
             self._load_state(state_path)
+
+    def log(self, line: str) -> None:
+        """Say ``line``, once for all processes."""
+        if self.accelerator.is_main_process:
+            self._log(line)
+
+    def _check_alpha(self) -> None:
+        net, adversarial = self.config.network, self.config.loss.adversarial is not None
+        low, high = VARIANTS[net.variant].perceptual_alpha if adversarial else (0.0, 0.0)
+        if not low <= net.upsampler_alpha <= high:
+            wanted = f"{low:g} to {high:g}" if high else "0"
+            self.log(
+                f"warning: upsampler_alpha {net.upsampler_alpha:g} is unusual for "
+                f"{'perceptual' if adversarial else 'fidelity'} training of {net.variant}; "
+                f"{wanted} is"
+            )
 
     def _start_from(self, network: ParagonSR2, path: Path) -> None:
         """Take over the weights of ``path``; at another scale, all but the upsampler."""
@@ -182,46 +172,54 @@ class Trainer:
         """Train to the last step, or until told to stop; the state is on disk at the end.
 
         Raises:
-            TrainingError: the loss is not finite, or the detail path has died.
+            TrainingError: a loss is not finite, memory does not suffice, or the detail path has
+                died. The last state is intact.
         """
-        config = self.config
+        config, main = self.config, self.accelerator.is_main_process
         sampler, val = self.prepare_data()
-        main = self.accelerator.is_main_process
         self.output.mkdir(parents=True, exist_ok=True)
-        writer = SummaryWriter(str(self.output / "tensorboard"), purge_step=self.step)
-        started = saved = reported = time.monotonic()
-        first = reported_step = self.step
+        journal = Journal(self.output, self.step) if main else None
+        started = saved = time.monotonic()
+        first = self.step
+        pace = _Pace(self.step)
+        before: tuple[dict[str, Tensor], Tensor, Tensor] | None = None
         batches = self.batches(sampler)
         with _graceful(self._stop), contextlib.closing(batches):
-            while self.step < config.schedule.steps and not self.stopping:
-                self.loss_sum += self.train_step(*next(batches))
+            while self.step < config.schedule.steps and not self._all_stop():
+                lr, hr = next(batches)
+                terms = self._try_step(lr, hr)
+                # One step late, so that a GPU never waits for the check.
+                self._check_finite(before)
+                before = terms, lr, hr
+                for name, value in terms.items():
+                    self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
                 self.step += 1
-                if self.step % config.run.log_every == 0 and main:
-                    mean = float(self.loss_sum) / config.run.log_every
-                    self.loss_sum.zero_()
-                    self._check_finite(mean)
-                    now = time.monotonic()
-                    rate = (self.step - reported_step) / (now - reported)
-                    reported, reported_step = now, self.step
-                    writer.add_scalar("train/loss", mean, self.step)
-                    writer.add_scalar("train/steps_per_second", rate, self.step)
-                    eta = (config.schedule.steps - self.step) * (now - started)
-                    eta /= self.step - first
-                    self.log(
-                        f"step {self.step}/{config.schedule.steps}  loss {mean:.5f}  "
-                        f"{rate:.1f} steps/s  ETA {eta / 60:.0f} min"
-                    )
                 last = self.step == config.schedule.steps
-                if main and (last or self.step % config.run.validate_every == 0):
-                    self._validate(val, writer)
-                    reported, reported_step = time.monotonic(), self.step
-                if main and time.monotonic() - saved > 60 * config.run.checkpoint_minutes:
-                    self.save_state()
-                    saved = time.monotonic()
-        writer.close()
-        if main:
+                if self.step % config.run.log_every == 0:
+                    means = self._means()
+                    if journal is not None:
+                        rate = pace.rate(self.step)
+                        journal.training(self.step, {**means, "steps_per_second": rate})
+                        elapsed = time.monotonic() - started
+                        eta = (config.schedule.steps - self.step) * elapsed / (self.step - first)
+                        self.log(_progress(self.step, config.schedule.steps, means, rate, eta))
+                validate = last or self.step % config.run.validate_every == 0
+                save = time.monotonic() - saved > 60 * config.run.checkpoint_minutes
+                if journal is not None and (validate or save):
+                    self._check_finite(before)
+                    if validate:
+                        self._validate(val, journal)
+                        pace = _Pace(self.step)
+                    if save:
+                        self.save_state()
+                        saved = time.monotonic()
+        self._check_finite(before)
+        if journal is not None:
             self.save_state()
             self._save_weights("last.safetensors")
+            if self.step == config.schedule.steps:
+                write_report(journal, config, self.network, self._look(val))
+            journal.close()
 
     def batches(self, sampler: CropSampler) -> Generator[tuple[Tensor, Tensor]]:
         """Batches from the current step on, this process's share, the next ones in preparation.
@@ -244,18 +242,58 @@ class Trainer:
             for lr, hr in prepared:
                 yield self._to_device(lr), self._to_device(hr)
 
-    def train_step(self, lr: Tensor, hr: Tensor) -> Tensor:
-        """One update of the weights and their average; the step counter is the caller's.
+    def train_step(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+        """One update of all weights and their average; the step counter is the caller's.
 
         Args:
             lr: ``(B, 3, h, w)`` in 0..1.
             hr: ``(B, 3, h * scale, w * scale)`` in 0..1.
 
         Returns:
-            The loss, a scalar on the device.
+            The loss and, where there are several, its terms: scalars on the device.
         """
+        schedule = self.config.schedule
+        rate = learning_rate(schedule, self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config.schedule, self.step)
+            group["lr"] = rate
+        parts = list(zip(lr.chunk(schedule.accumulate), hr.chunk(schedule.accumulate), strict=True))
+        terms, generated = self._train_generator(parts)
+        if self.opponent is not None and self.step >= self._opponent_starts:
+            self.opponent.set_rate(self.config.discriminator.lr * rate / schedule.lr)
+            pairs = [(hr_part, sr) for (_, hr_part), sr in zip(parts, generated, strict=True)]
+            terms["discriminator"] = self.opponent.learn(pairs, self.step, schedule.clip)
+        self.ema.update(self.network, self.step)
+        return terms
+
+    @property
+    def _opponent_starts(self) -> int:
+        game = self.config.loss.adversarial
+        return 0 if game is None else max(0, game.start - self.config.discriminator.lead)
+
+    def _train_generator(
+        self, parts: list[tuple[Tensor, Tensor]]
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Update the generator from parts of a batch; give back mean terms and its pictures."""
+        sums: dict[str, Tensor] = {}
+        generated: list[Tensor] = []
+        self.optimizer.zero_grad(set_to_none=True)
+        for index, (lr, hr) in enumerate(parts):
+            with self._gradients_shared(index == len(parts) - 1):
+                sr, terms = self._generate(lr, hr)
+                self.accelerator.backward(terms["loss"] / len(parts))
+            generated.append(sr.detach())
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
+        self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.schedule.clip)
+        self.optimizer.step()
+        return sums, generated
+
+    def _gradients_shared(self, shared: bool) -> AbstractContextManager[None]:
+        """Processes exchange gradients only with the last part of a batch."""
+        return contextlib.nullcontext() if shared else self.accelerator.no_sync(self.model)
+
+    def _generate(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The generator's pictures, and its terms with their graphs."""
         sr_ema = None
         if self.loss.weight_at("artefact", self.step) > 0.0:
             # Before the live pass: it lends the network its averaged parameters for a while.
@@ -263,55 +301,129 @@ class Trainer:
                 sr_ema = averaged(lr)
         with self.accelerator.autocast():
             sr = self.model(lr)
-        loss = self.loss(self.step, sr, hr, sr_ema=sr_ema).total
-        self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.schedule.clip)
-        self.optimizer.step()
-        self.ema.update(self.network, self.step)
-        return loss.detach()
+        report = self.loss(self.step, sr, hr, sr_ema=sr_ema)
+        total, terms = report.total, dict(report.terms)
+        game = self.loss.weight_at("adversarial", self.step)
+        features = self.loss.weight_at("features", self.step)
+        if self.opponent is not None and (game > 0.0 or features > 0.0):
+            with self.accelerator.autocast():
+                won, matching = self.opponent.judge(hr, sr, features=features > 0.0)
+            total, terms["adversarial"] = total + game * won, won
+            if matching is not None:
+                total, terms["features"] = total + features * matching, matching
+        return sr, {"loss": total, **(terms if len(terms) > 1 else {})}
+
+    def _try_step(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+        """:meth:`train_step`, with advice where memory does not suffice."""
+        try:
+            return self.train_step(lr, hr)
+        except torch.OutOfMemoryError as error:
+            failed = error
+        failed.__traceback__ = None  # it holds the tensors of the failed step
+        fits = self._largest_batch(lr, hr)
+        accumulate = math.ceil(len(lr) / fits) * self.config.schedule.accumulate if fits else 0
+        raise TrainingError(
+            f"out of memory with {len(lr)} crops of {lr.shape[-1]} pixels per process; "
+            + (
+                f"{fits} fit: set data.batch={fits * self.accelerator.num_processes}, or "
+                f"schedule.accumulate={accumulate} for the same result in parts"
+                if fits
+                else "not even one fits: set network.checkpointing=true or lower data.patch"
+            )
+        )
+
+    def _largest_batch(self, lr: Tensor, hr: Tensor) -> int:
+        """The largest halving of the batch that one step has memory for; 0 if none has."""
+        count = len(lr) // 2
+        while count:
+            self.optimizer.zero_grad(set_to_none=True)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            with contextlib.suppress(torch.OutOfMemoryError):
+                self.train_step(lr[:count], hr[:count])
+                return count
+            count //= 2
+        return 0
+
+    def _means(self) -> dict[str, float]:
+        """Mean of each term since the last report, over all processes."""
+        means: dict[str, float] = {}
+        for name, value in self.sums.items():
+            mean = self.accelerator.reduce(value, "mean") / self.config.run.log_every
+            means[name] = float(mean)
+        self.sums = {}
+        return means
+
+    def _all_stop(self) -> bool:
+        """Whether any process was told to stop: they stop after the same step."""
+        if self.accelerator.num_processes == 1:
+            return self.stopping
+        told = torch.tensor(float(self.stopping), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(told, "sum") > 0)
 
     def _to_device(self, pixels: Pixels8) -> Tensor:
         """Turn ``(B, H, W, 3)`` uint8 into a channels-last float batch in 0..1."""
         batch = torch.from_numpy(pixels).to(self.accelerator.device, non_blocking=True)
         return batch.permute(0, 3, 1, 2).float() / 255.0
 
-    def _check_finite(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} near step {self.step}; the last checkpoint is intact: "
-                "lower schedule.lr and go on with --resume"
-            )
+    def _check_finite(self, step: tuple[dict[str, Tensor], Tensor, Tensor] | None) -> None:
+        """Stop if a term of that step is no number, and keep the batch that did it."""
+        if step is None:
+            return
+        terms, lr, hr = step
+        bad = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
+        if not bad:
+            return
+        path = self.output / BAD_BATCH_FILE
+        batch = {"lr": lr.contiguous().cpu(), "hr": hr.contiguous().cpu()}
+        write_atomic(path, safetensors_bytes(batch))
+        raise TrainingError(
+            f"{', '.join(bad)} is not finite near step {self.step}; the batch is in {path} and "
+            "the last checkpoint is intact: lower schedule.lr and go on with --resume"
+        )
 
-    def _validate(self, val: list[Pair], writer: SummaryWriter) -> None:
+    def _enlarge(self, network: ParagonSR2, pair: Pair) -> tuple[Pixels8, float, Tensor | None]:
+        """The picture, the RMS of its detail, and its gate map."""
+        x = torch.from_numpy(to_float(pair.lr)).to(self.accelerator.device)
+        with torch.no_grad():
+            paths = network.paths(x.contiguous(memory_format=torch.channels_last))
+            sr = network.join(paths).float().cpu().numpy()
+        pixels = to_pixels(sr, pair.hr).astype(np.uint8, copy=False)
+        return pixels, float(paths.detail.square().mean().sqrt()), paths.gate
+
+    def _look(self, val: list[Pair]) -> list[Shown]:
+        """Crops of the first validation pictures."""
+        shown: list[Shown] = []
+        with self.ema.applied(self.network) as network:
+            for pair in val[:SHOWN_PICTURES]:
+                sr = self._enlarge(network, pair)[0]
+                rows, columns = liveliest(pair.hr, network.scale)
+                plain = pair.lr.repeat(network.scale, axis=0).repeat(network.scale, axis=1)
+                crops = (picture[rows, columns] for picture in (plain, sr, pair.hr))
+                shown.append(Shown(pair.name, *crops))
+        return shown
+
+    def _validate(self, val: list[Pair], journal: Journal) -> None:
         scores: list[Score] = []
         detail_rms: list[float] = []
         gate_mean, gate_min = [1.0], 1.0
-        with self.ema.applied(self.network) as network, torch.no_grad():
+        with self.ema.applied(self.network) as network:
             for pair in val:
-                x = torch.from_numpy(to_float(pair.lr)).to(self.accelerator.device)
-                paths = network.paths(x.contiguous(memory_format=torch.channels_last))
-                sr = network.join(paths)
-                detail_rms.append(float(paths.detail.square().mean().sqrt()))
-                if paths.gate is not None:
-                    gate_mean.append(float(paths.gate.mean()))
-                    gate_min = min(gate_min, float(paths.gate.min()))
-                pixels = to_pixels(sr.float().cpu().numpy(), pair.hr).astype(np.uint8, copy=False)
+                pixels, rms, gate = self._enlarge(network, pair)
+                detail_rms.append(rms)
+                if gate is not None:
+                    gate_mean.append(float(gate.mean()))
+                    gate_min = min(gate_min, float(gate.min()))
                 scores.append(score(pixels, pair.hr, shave=network.scale))
         mean = mean_score(scores)
         record = {
-            "step": self.step,
             "psnr_y": round(mean.psnr_y, 4),
             "ssim_y": round(mean.ssim_y, 5),
             "detail_rms": float(np.mean(detail_rms)),
             "gate_mean": float(np.mean(gate_mean)),
             "gate_min": gate_min,
         }
-        for key, value in record.items():
-            if key != "step":
-                writer.add_scalar(f"val/{key}", value, self.step)
-        with (self.output / VALIDATION_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        journal.validation(self.step, record, self._look(val))
         self.log(f"step {self.step}  validation {mean.psnr_y:.3f} dB  SSIM {mean.ssim_y:.4f}")
         if self.step > self.config.schedule.warmup:
             dead = record["detail_rms"] < DEAD_DETAIL
@@ -348,10 +460,12 @@ class Trainer:
             "digest": self.digest,
             "step": self.step,
             "best": self.best,
-            "loss_sum": self.loss_sum,
+            "sums": self.sums,
             "network": self.network.state_dict(),
             "ema": self.ema.values,
             "optimizer": self.optimizer.state_dict(),
+            "opponent": self.opponent.state_dict() if self.opponent is not None else None,
+            "scaler": scaler.state_dict() if (scaler := self.accelerator.scaler) else None,
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
@@ -366,24 +480,56 @@ class Trainer:
                 )
             self.network.load_state_dict(state["network"])
             self.ema.values = state["ema"]
-            self.loss_sum = state["loss_sum"]
+            self.sums = state["sums"]
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.opponent is not None:
+                self.opponent.load_state_dict(state["opponent"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
         except (pickle.UnpicklingError, KeyError, RuntimeError, EOFError, ValueError) as error:
             raise TrainingError(f"{path} is no readable training state: {error}") from error
         self.step, self.best = int(state["step"]), float(state["best"])
-        self._forget_after(self.step)
-
-    def _forget_after(self, step: int) -> None:
-        """Drop validation records of steps that will be run again."""
-        path = self.output / VALIDATION_FILE
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-            write_atomic(path, "".join(line + "\n" for line in kept).encode())
 
     def _stop(self) -> None:
         self.log(f"stopping after step {self.step + 1}; go on with --resume")
         self.stopping = True
+
+
+def _mixed_precision(config: TrainConfig) -> str:
+    """Accelerate's word for the precision, checked against the device.
+
+    Raises:
+        TrainingError: the device is not there, or cannot do it.
+    """
+    told, precision = config.run.device, config.run.precision
+    if told == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("run.device is cuda, but there is no CUDA device; take auto")
+    gpu = torch.cuda.is_available() and told != "cpu"
+    if precision == "fp16" and not gpu:
+        raise TrainingError("run.precision fp16 needs a CUDA device; take auto")
+    if precision == "auto":
+        precision = "bf16" if gpu and torch.cuda.is_bf16_supported() else "fp32"
+    return "no" if precision == "fp32" else precision
+
+
+def _progress(step: int, steps: int, means: dict[str, float], rate: float, eta: float) -> str:
+    """One line about how it goes; ``eta`` in seconds."""
+    loss, *terms = (f"{name} {value:.5f}" for name, value in means.items())
+    inside = f" ({', '.join(terms)})" if terms else ""
+    return f"step {step}/{steps}  {loss}{inside}  {rate:.1f} steps/s  ETA {eta / 60:.0f} min"
+
+
+class _Pace:
+    """Steps per second since the last time it was asked."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.time = step, time.monotonic()
+
+    def rate(self, step: int) -> float:
+        now = time.monotonic()
+        rate = (step - self.step) / (now - self.time)
+        self.step, self.time = step, now
+        return rate
 
 
 @contextmanager
