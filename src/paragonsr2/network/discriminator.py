@@ -45,7 +45,7 @@ class Judgement(NamedTuple):
     features: list[Tensor]
 
 
-def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
     """A spectrally normalised convolution that keeps the size, or halves it at stride 2."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=(kernel - 1) // 2)
     return spectral_norm(conv)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
@@ -134,7 +134,7 @@ class Opponent:
         if self.accelerator.num_processes > 1:
             for parameter in self.network.parameters():
                 if parameter.grad is not None:
-                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+                    parameter.grad = reduced(self.accelerator, parameter.grad, "mean")
         self.accelerator.clip_grad_norm_(self.network.parameters(), clip)
         self.optimizer.step()
         return total
@@ -165,6 +165,11 @@ class Opponent:
         """Go on from :meth:`state_dict`."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def reduced(accelerator: Accelerator, value: Tensor, how: Literal["mean", "sum"]) -> Tensor:
+    """``value`` over all processes; accelerate's own signature allows nested containers."""
+    return cast(Tensor, accelerator.reduce(value, how))
 
 
 def build_opponent(config: TrainConfig, accelerator: Accelerator) -> Opponent | None:

@@ -26,7 +26,7 @@ from paragonsr2.measure.quality import Score, mean_score, score
 from paragonsr2.network.generator import ALPHA_KEY, ParagonSR2, build, channels_last
 from paragonsr2.pixels.arrays import Pixels8
 from paragonsr2.pixels.convert import to_float, to_pixels
-from paragonsr2.training.adversarial import build_opponent
+from paragonsr2.training.adversarial import build_opponent, reduced
 from paragonsr2.training.average import Ema
 from paragonsr2.training.config import ScheduleConfig, TrainConfig
 from paragonsr2.training.data import CropSampler, Pair
@@ -349,7 +349,7 @@ class Trainer:
         """Mean of each term since the last report, over all processes."""
         means: dict[str, float] = {}
         for name, value in self.sums.items():
-            mean = self.accelerator.reduce(value, "mean") / self.config.run.log_every
+            mean = reduced(self.accelerator, value, "mean") / self.config.run.log_every
             means[name] = float(mean)
         self.sums = {}
         return means
@@ -359,7 +359,7 @@ class Trainer:
         if self.accelerator.num_processes == 1:
             return self.stopping
         told = torch.tensor(float(self.stopping), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(told, "sum") > 0)
+        return bool(reduced(self.accelerator, told, "sum") > 0)
 
     def _to_device(self, pixels: Pixels8) -> Tensor:
         """Turn ``(B, H, W, 3)`` uint8 into a channels-last float batch in 0..1."""
