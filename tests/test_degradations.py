@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from conftest import photo_like
 from paragonsr2.errors import TrainingError
 from paragonsr2.measure.quality import luma, psnr, shrink
 from paragonsr2.pixels.resize import bicubic
 from paragonsr2.training import video_degradation
-from paragonsr2.training.config import CodecConfig
-from paragonsr2.training.data import CropSampler, Pair
+from paragonsr2.training.config import BlindConfig, CodecConfig, load_config
+from paragonsr2.training.data import CropSampler, Pair, Place
+from paragonsr2.training.dataset import Processes, prepare
+from paragonsr2.training.degradations import (
+    BlindDegradation,
+    blur_kernel,
+    random_kernel,
+    sinc_kernel,
+)
 from paragonsr2.training.video_degradation import (
     STILLS,
     VIDEO,
@@ -123,3 +132,90 @@ def test_validation_pictures_become_frames_of_clips():
     degraded = degrade_whole(whole, settings)
     assert degraded.hr.shape == (2 * degraded.lr.shape[0], 2 * degraded.lr.shape[1], 3)
     np.testing.assert_array_equal(degraded.lr, degrade_whole(whole, settings).lr)
+
+
+MILD = {
+    "blur": 0.0,
+    "enlarge": 0.0,
+    "shrink": 0.0,
+    "noise": (0, 0),
+    "gaussian": 1,
+    "jpeg": (98, 98),
+}
+
+
+def test_the_blind_chain_is_aligned_with_the_original():
+    mild = BlindConfig.model_validate({"first": MILD, "second": MILD, "final_sinc": 0})
+    picture = pair()
+    for seed in range(4):
+        lr, hr = BlindDegradation(mild, 2)(Place(picture, 11, 20, 48), np.random.default_rng(seed))
+        large, inner = bicubic(lr, 2.0).astype(np.uint8), np.s_[4:-4, 4:-4]
+        there = psnr(luma(large[inner]), luma(hr[inner]))
+        assert there > 26
+        for shift in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+            moved = np.roll(large, shift, axis=(0, 1))
+            assert psnr(luma(moved[inner]), luma(hr[inner])) < there - 1.0
+
+
+def test_blind_rows_are_seeded_and_do_not_depend_on_the_batch():
+    pictures = [pair(0), pair(1, height=260)]
+    degradation = BlindDegradation(BlindConfig.model_validate({}), 2)
+    sampler = CropSampler(pictures, 2, 24, 3, degradation, clean=0.2)
+    lr, hr = sampler.batch(2, range(8))
+    assert (lr.shape, hr.shape, lr.dtype) == ((8, 24, 24, 3), (8, 48, 48, 3), np.uint8)
+    parts = [sampler.batch(2, range(3)), sampler.batch(2, range(3, 8))]
+    for whole, pieces in zip((lr, hr), zip(*parts, strict=True), strict=True):
+        np.testing.assert_array_equal(whole, np.concatenate(pieces))
+    plain, same = CropSampler(pictures, 2, 24, 3).batch(2, range(8))
+    np.testing.assert_array_equal(hr, same)
+    changed = (lr != plain).any(axis=(1, 2, 3))
+    assert 4 <= changed.sum() <= 8
+
+
+def test_a_whole_picture_is_degraded_the_same_each_time():
+    degradation = BlindDegradation(BlindConfig.model_validate({}), 2)
+    one, other = degradation.whole(pair(4)), degradation.whole(pair(4))
+    assert one.lr.shape == pair(4).lr.shape
+    np.testing.assert_array_equal(one.lr, other.lr)
+    assert not np.array_equal(one.lr, pair(4).lr)
+
+
+def test_kernels_keep_brightness_and_blur_as_told():
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        kernel = random_kernel((0.2, 3.0), 0.3, rng)
+        assert kernel.shape[0] == kernel.shape[1]
+        assert float(kernel.sum()) == pytest.approx(1.0, abs=1e-5)
+        assert torch.isfinite(kernel).all()
+    kernel = blur_kernel(21, (1.0, 2.0), 0.0, "gaussian", 1.0).double()
+    reach = torch.arange(21.0) - 10
+    assert float((kernel.sum(0) * reach**2).sum()) == pytest.approx(1.0, rel=0.02)
+    assert float((kernel.sum(1) * reach**2).sum()) == pytest.approx(4.0, rel=0.02)
+    # A sinc passes what is below its cutoff and stops what is above.
+    response = torch.fft.fft2(sinc_kernel(21, 1.5), s=(64, 64)).abs()
+    assert float(response[0, 4]) > 0.9
+    assert float(response[0, 28]) < 0.15
+
+
+@pytest.mark.parametrize("kind", ["blind", "codec"])
+def test_each_kind_runs_from_a_configuration(tmp_path, kind):
+    for name, seed in (("train", 0), ("val", 1)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pair(seed).hr).save(tmp_path / name / "p.png")
+    (tmp_path / "c.toml").write_text(
+        f'[network]\nvariant = "stream"\nscale = 2\n'
+        f'[data]\ntrain = ["{tmp_path}/train"]\nval = "{tmp_path}/val"\npatch = 24\nbatch = 4\n'
+        f'[degradation]\nkind = "{kind}"\ncached_clips = 3\n'
+        f'[schedule]\nsteps = 2\n[run]\noutput = "{tmp_path}/run"\nthreads = 1\n'
+    )
+    config = load_config(tmp_path / "c.toml")
+    sampler, val = prepare(config, lambda _: None)
+    assert val[0].hr.shape[0] == 2 * val[0].lr.shape[0]
+    whole = sampler.batch(0, range(4))
+    ranks = []
+    for rank in range(2):
+        # The barrier cannot be waited for by one process; the other has built its clips.
+        part, _ = prepare(config, lambda _: None, Processes(rank, 2))
+        ranks.append(part.batch(0, range(2 * rank, 2 * rank + 2)))
+    for one, pieces in zip(whole, zip(*ranks, strict=True), strict=True):
+        np.testing.assert_array_equal(one, np.concatenate(pieces))

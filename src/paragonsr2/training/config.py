@@ -28,10 +28,10 @@ Weight = Annotated[float, Field(gt=0.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-def _within(low: int, high: int) -> AfterValidator:
+def _within(low: float, high: float) -> AfterValidator:
     """Check a range whose both ends belong to it."""
 
-    def check(ends: tuple[int, int]) -> tuple[int, int]:
+    def check(ends: tuple[float, float]) -> tuple[float, float]:
         if not low <= ends[0] <= ends[1] <= high:
             raise PydanticCustomError(
                 "range",
@@ -44,6 +44,7 @@ def _within(low: int, high: int) -> AfterValidator:
 
 
 IntRange = tuple[int, int]
+Range = tuple[float, float]
 Crf51 = Annotated[IntRange, _within(0, 51)]
 Crf63 = Annotated[IntRange, _within(1, 63)]
 Quality = Annotated[IntRange, _within(1, 100)]
@@ -150,16 +151,66 @@ class CodecConfig(_Section):
     zoom: float = Field(0.01, ge=0.0, le=0.1, description="largest change of size per frame")
 
 
+class BlindStage(_Section):
+    """Blur, resizing, noise and JPEG, once.
+
+    The defaults are milder than the source's, which is made for x4: at x2 its smallest
+    pictures in between would be a third of the low resolution.
+    """
+
+    blur: Probability = 1.0
+    sigma: Annotated[Range, _within(0.05, 20.0)] = Field(
+        (0.2, 2.0), description="standard deviation of blur in pixels"
+    )
+    sinc: Probability = Field(0.1, description="share of blur kernels that ring")
+    enlarge: Probability = Field(0.2, description="share of pictures that are enlarged")
+    shrink: Probability = Field(0.7, description="share that are shrunk")
+    resize: Annotated[Range, _within(0.05, 4.0)] = Field(
+        (0.4, 1.5), description="smallest and largest factor"
+    )
+    gaussian: Probability = Field(0.5, description="share of Gaussian noise, else Poisson's")
+    noise: Annotated[Range, _within(0.0, 255.0)] = Field(
+        (1.0, 20.0), description="standard deviation of Gaussian noise in 0..255"
+    )
+    poisson: Annotated[Range, _within(0.0, 10.0)] = Field(
+        (0.05, 2.0), description="strength; 1: one photon per 8-bit level"
+    )
+    grey: Probability = Field(0.4, description="share of noise that has no colour")
+    jpeg: Quality = Field((30, 95), description="quality, 1..100")
+
+
+class SecondBlindStage(BlindStage):
+    """The same again, milder; sizes are multiples of the low resolution."""
+
+    blur: Probability = 0.8
+    sigma: Annotated[Range, _within(0.05, 20.0)] = (0.2, 1.0)
+    enlarge: Probability = 0.3
+    shrink: Probability = 0.4
+    resize: Annotated[Range, _within(0.05, 4.0)] = (0.6, 1.2)
+    noise: Annotated[Range, _within(0.0, 255.0)] = (1.0, 12.0)
+    poisson: Annotated[Range, _within(0.0, 10.0)] = (0.05, 1.2)
+
+
+class BlindConfig(_Section):
+    """Unknown damage; see :mod:`paragonsr2.training.degradations`."""
+
+    first: BlindStage = BlindStage.model_validate({})
+    second: SecondBlindStage = SecondBlindStage.model_validate({})
+    final_sinc: Probability = Field(0.8, description="share of pictures that ring at the end")
+
+
 class DegradationConfig(_Section):
     """How low resolution is made from high."""
 
-    kind: Literal["bicubic", "codec"] = Field(
+    kind: Literal["bicubic", "blind", "codec"] = Field(
         "bicubic",
-        description="bicubic: MATLAB's; codec: bicubic, then a real encoder and decoder",
+        description="bicubic: MATLAB's; blind: blur, resizing, noise and JPEG, twice; "
+        "codec: bicubic, then a real encoder and decoder",
     )
     clean: Probability = Field(0.1, description="share of crops that are plain bicubic")
     cached_clips: Positive = Field(2000, description="codec: clips encoded at the first start")
-    codec: CodecConfig = Field(default_factory=lambda: CodecConfig.model_validate({}))
+    codec: CodecConfig = CodecConfig.model_validate({})
+    blind: BlindConfig = BlindConfig.model_validate({})
 
 
 class ScheduleConfig(_Section):
@@ -273,9 +324,7 @@ class TrainConfig(_Section):
 
     network: NetworkConfig
     data: DataConfig
-    degradation: DegradationConfig = Field(
-        default_factory=lambda: DegradationConfig.model_validate({})
-    )
+    degradation: DegradationConfig = DegradationConfig.model_validate({})
     schedule: ScheduleConfig
     loss: LossConfig = LossConfig.model_validate({"pixel": {}})
     discriminator: DiscriminatorConfig = DiscriminatorConfig.model_validate({})

@@ -10,6 +10,7 @@ from pathlib import Path
 from paragonsr2.errors import TrainingError
 from paragonsr2.training.config import Folder, TrainConfig
 from paragonsr2.training.data import CropSampler, Degradation, Pair, Picture
+from paragonsr2.training.degradations import MARGIN, BlindDegradation
 from paragonsr2.training.pictures import (
     Report,
     Store,
@@ -65,6 +66,9 @@ def prepare(
         processes.wait()
         degradation = cache.sampler(settings.cached_clips)
         val = [degrade_whole(pair, settings.codec) for pair in val]
+    elif settings.kind == "blind":
+        degradation = BlindDegradation(settings.blind, scale)
+        val = [degradation.whole(pair) for pair in val]
     sampler = CropSampler(pictures, scale, data.patch, config.run.seed, degradation, settings.clean)
     return sampler, val
 
@@ -85,7 +89,8 @@ def _training_pictures(config: TrainConfig, processes: Processes) -> tuple[list[
     storage = data.storage
     if storage == "auto":
         storage = choose_storage(sources, scale, data.memory_gb / processes.world)
-    store = Store(scale, storage, _cache(config), data.cache_lr, least=data.patch)
+    least = data.patch + (2 * MARGIN if config.degradation.kind == "blind" else 0)
+    store = Store(scale, storage, _cache(config), data.cache_lr, least)
     pictures, rejected = load_pictures(sources, store, _threads(config))
     problems += rejected
     area = sum(height * width for height, width in (picture.size for picture in pictures))
