@@ -20,6 +20,7 @@ import pyvips
 from paragonsr2.errors import ImageError, ImageTooLargeError, OutputError
 from paragonsr2.files import atomic_path
 from paragonsr2.pixels.arrays import Pixels, full_scale
+from paragonsr2.pixels.exif import is_kept, tells_something, without_pixel_facts
 from paragonsr2.pixels.formats import WRITABLE, ImageFormat, format_of
 from paragonsr2.pixels.rowstream import RowStream
 
@@ -224,7 +225,7 @@ def _measure(path: Path, max_pixels: int, *, first_page: bool) -> tuple[int, tup
     try:
         whole = _load(path, n=-1)
     except pyvips.Error as error:
-        if "size" not in str(error):
+        if "differs" not in str(error):
             raise
         return 1, (f"has {pages} pages of several sizes; only the first is enlarged",)
     _check_size(path, whole.width * whole.height, max_pixels)
@@ -282,8 +283,11 @@ def _header(image: Any, pages: int, notes: tuple[str, ...], *, opaque: bool) -> 
     carried = {
         name: (image.get_typeof(name), image.get(name))
         for name in cast(list[str], image.get_fields())
-        if name.startswith(_CARRIED)
+        if name.startswith(_CARRIED) and is_kept(name)
     }
+    if "exif-data" in carried:
+        kind, block = carried["exif-data"]
+        carried["exif-data"] = (kind, without_pixel_facts(block))
     if "xmp-data" in carried:
         kind, packet = carried["xmp-data"]
         carried["xmp-data"] = (kind, _XMP_ORIENTATION.sub(rb"\g<1>1", packet))
@@ -341,7 +345,7 @@ def check_writable(path: Path, header: Header) -> tuple[str, ...]:
         "16 bits become 8": header.dtype == np.uint16 and not form.deep,
         "alpha is laid on white": header.channels in (2, 4) and not form.alpha,
         "frame delays are dropped": bool(header.delays) and not form.delays,
-        "EXIF is dropped": form.title == "TIFF" and "exif-data" in header.carried,
+        "EXIF is dropped": form.title == "TIFF" and tells_something(header.carried),
     }
     return tuple(f"{form.title}: {what}" for what, happens in lost.items() if happens)
 
@@ -392,8 +396,6 @@ def _with_metadata(image: Any, header: Header) -> Any:
     for name, (kind, value) in header.carried.items():
         image.set_type(kind, name, value)
     integer = pyvips.GValue.gint_type
-    # The pixels are upright, whatever the EXIF block that came with them says.
-    image.set_type(integer, "orientation", 1)
     if header.pages > 1:
         image.set_type(integer, "page-height", header.height)
         image.set_type(integer, "loop", header.loop)
