@@ -125,6 +125,11 @@ def test_shrunk_pictures_are_taken_from_the_cache(folder):
     assert not any((p.lr == 7).all() for p in first.pictures)
 
 
+def test_validating_on_training_pictures_is_said(folder):
+    _, lines = prepared(folder, f'data.val="{folder}/train"')
+    assert "3 validation images are trained on, too (0.png)" in lines[1]
+
+
 def paired(folder, scale=2):
     for i in range(3):
         hr = photo_like(64, 80 + scale * i, seed=i)

@@ -27,6 +27,7 @@ from paragonsr2.training.video_degradation import (
     ClipCache,
     ClipPlan,
     Encoding,
+    compress_video,
     degrade_whole,
     make_clip,
 )
@@ -219,3 +220,14 @@ def test_each_kind_runs_from_a_configuration(tmp_path, kind):
         ranks.append(part.batch(0, range(2 * rank, 2 * rank + 2)))
     for one, pieces in zip(whole, zip(*ranks, strict=True), strict=True):
         np.testing.assert_array_equal(one, np.concatenate(pieces))
+
+
+@pytest.mark.parametrize("codec", VIDEO)
+def test_frames_come_back_in_their_order(codec):
+    wide = photo_like(80, 220, seed=5)
+    frames = [np.ascontiguousarray(wide[:, 6 * i : 6 * i + 96]) for i in range(12)]
+    decoded = compress_video(frames, Encoding(codec, 12, speed=VIDEO[codec].speeds[-1]))
+    for index, pixels in enumerate(decoded):
+        errors = [float(np.abs(luma(pixels) - luma(frame)).mean()) for frame in frames]
+        assert int(np.argmin(errors)) == index
+        assert np.mean(luma(pixels) - luma(frames[index])) == pytest.approx(0.0, abs=0.5)

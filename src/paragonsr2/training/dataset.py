@@ -58,6 +58,9 @@ def prepare(
     log(f"training on {report.line()}")
     degradation: Degradation | None = None
     val = _validation_pairs(data.val, scale, _cache(config), _threads(config))
+    seen = {picture.digest for picture in pictures}
+    if known := [pair.name for pair in val if pair.digest in seen]:
+        log(f"{len(known)} validation images are trained on, too ({known[0]}): scores will flatter")
     if settings.kind == "codec":
         seed = config.run.seed
         cache = ClipCache(_cache(config), pictures, settings.codec, scale, seed)

@@ -30,6 +30,8 @@ from paragonsr2.training.pictures import SHRINK_REACH, read_array, save_array
 
 #: Libraries refuse, or treat specially, smaller pictures.
 LEAST_SIDE = 64
+#: Part of the name of cached clips; to be raised when clips come out different.
+CLIP_VERSION = 1
 #: Room for motion around a validation clip, in low-resolution pixels.
 VALIDATION_EDGE = 8
 
@@ -356,13 +358,13 @@ def _encode(
 
 
 def _conversion(av: Any) -> dict[str, Any]:
-    """How colours are converted, both ways.
+    """How colours are converted, both ways: as the upscaler reads its clips.
 
     Without full chroma and accurate rounding libswscale darkens a picture by a whole level.
     """
     flags = av.video.reformatter.Interpolation
-    wanted = flags.BICUBIC | flags.FULL_CHR_H_INT | flags.ACCURATE_RND
-    return {"interpolation": wanted, "threads": 1}
+    exact = flags.BICUBIC | flags.ACCURATE_RND | flags.FULL_CHR_H_INT | flags.FULL_CHR_H_INP
+    return {"interpolation": exact, "threads": 1}
 
 
 class ClipSampler:
@@ -421,7 +423,7 @@ class ClipCache:
             )
         self.settings, self.seed, self.chances = settings, seed, shares(self.pictures)
         identity = repr((
-            _av().__version__, settings.model_dump_json(), scale, seed,
+            CLIP_VERSION, _av().__version__, settings.model_dump_json(), scale, seed,
             [(picture.digest, picture.weight) for picture in self.pictures],
         ))  # fmt: skip
         self.folder = folder / "clips" / hashlib.sha256(identity.encode()).hexdigest()[:20]
