@@ -11,7 +11,7 @@ from PIL import Image
 
 from conftest import photo_like
 from paragonsr2.errors import ConfigError
-from paragonsr2.training.config import load_config
+from paragonsr2.training.config import TrainConfig, load_config
 from paragonsr2.training.trainner import translate
 
 FIDELITY = """
@@ -141,11 +141,12 @@ def test_every_key_is_used_or_listed():
 def test_pairs_batches_and_sizes():
     data = {"dataroot_gt": ["a", "b"], "dataroot_lq": ["c", "d"], "gt_size": 96}
     data |= {"batch_size_per_gpu": 4, "accum_iter": 3}
-    table = translate(options(datasets={"train": data}, num_gpu=2)).table
+    val = {"dataroot_gt": "v"}
+    table = translate(options(datasets={"train": data, "val": val}, num_gpu=2)).table
     assert table["data"]["train"] == [{"path": "a", "lr": "c"}, {"path": "b", "lr": "d"}]
     assert table["data"]["patch"] == 48
     assert table["data"]["batch"] == 4 * 3 * 2
-    assert table["schedule"]["accumulate"] == 3
+    assert TrainConfig.model_validate(table).schedule.accumulate == 3
     assert translate(options(use_amp=False)).table["run"]["precision"] == "fp32"
 
 
@@ -169,6 +170,9 @@ def test_an_adversarial_run_keeps_its_discriminator():
     }
     assert translation.table["discriminator"] == {"num_feat": 32, "ch_mult": [1, 2, 2], "lr": 1e-4}
     assert any("layers of FeatureMatchingLoss" in line for line in translation.ignored)
+    config = TrainConfig.model_validate(translation.table)
+    assert config.loss.adversarial.start == 50
+    assert config.discriminator.num_feat == 32
     other = translate(options(train__losses=losses, network_d={"type": "dunet"}))
     assert "network_d.type = dunet (instead: MUNet)" in other.ignored
 

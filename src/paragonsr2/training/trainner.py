@@ -31,6 +31,7 @@ SAME = {
     "train.optim_g.betas": "schedule.betas",
     "train.scheduler.eta_min": "schedule.final_lr",
     "manual_seed": "run.seed",
+    "use_compile": "run.compile",
     "val.val_freq": "run.validate_every",
     "logger.print_freq": "run.log_every",
 }
@@ -39,7 +40,6 @@ SAME = {
 ALWAYS = {
     "use_channels_last": (True,),
     "fast_matmul": (False,),
-    "use_compile": (False,),
     "deterministic": (False,),
     "high_order_degradation": (False,),
     "datasets.train.use_hflip": (True,),
