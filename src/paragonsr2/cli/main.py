@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from paragonsr2.cli.app import app as page
 from paragonsr2.cli.benchmark import benchmark
 from paragonsr2.cli.engine import engine
 from paragonsr2.cli.evaluate import evaluate
@@ -39,6 +40,7 @@ app.command()(export)
 app.command()(engine)
 app.command()(benchmark)
 app.command()(train)
+app.command("app")(page)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,1 @@
+"""The web page: drop a picture, see it larger, take it home."""

@@ -1,0 +1,129 @@
+"""What stands before the page: only its own paths, only its own origin, only bounded bodies."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+#: The page runs from itself alone: nothing is loaded from, or sent to, another place.
+#: gradio builds its templates with Function(), hence 'unsafe-eval'.
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; "
+    "font-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'self'; "
+    "form-action 'self'"
+)
+
+#: What gradio's page needs of its many routes; its uploads, proxies and remote calls are not.
+_EXACT = frozenset(
+    {
+        "/",
+        "/config",
+        "/theme.css",
+        "/favicon.ico",
+        "/manifest.json",
+        "/gradio_api/startup-events",
+        "/gradio_api/queue/join",
+        "/gradio_api/queue/data",
+        "/gradio_api/cancel",
+        "/gradio_api/reset",
+        "/gradio_api/info",
+    }
+)
+_BELOW = ("/assets/", "/static/", "/svelte/", "/gradio_api/heartbeat/", "/page/", "/files")
+
+#: Largest body of a request that is no upload: gradio's small JSON.
+_SMALL_BODY = 64 * 1024
+
+
+class Guard:
+    """An ASGI application before another.
+
+    Args:
+        app: the other.
+        host: address the server is bound to; a loopback one answers to loopback names only, so
+            that no web page elsewhere can make its name point here.
+        upload_bytes: largest body of an upload.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, upload_bytes: int) -> None:
+        self.app = app
+        self.local_only = is_loopback(host)
+        self.upload_bytes = upload_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer or pass on."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        most = self.upload_bytes if scope["path"] == "/files" else _SMALL_BODY
+
+        async def guarded_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["Content-Security-Policy"] = _POLICY
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+            await send(message)
+
+        await self.app(scope, _bounded(receive, most), guarded_send)
+
+    def _refusal(self, scope: Scope) -> PlainTextResponse | None:
+        path: str = scope["path"]
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if self.local_only and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+            return PlainTextResponse("this server answers to localhost only", status_code=421)
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return PlainTextResponse("another site's page may not use this one", status_code=403)
+        if not (path in _EXACT or _begins(path, _BELOW)):
+            return PlainTextResponse("there is no such page", status_code=404)
+        most = self.upload_bytes if path == "/files" else _SMALL_BODY
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > most:
+            return PlainTextResponse(_too_large(most), status_code=413)
+        return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name means this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _begins(path: str, starts: Iterable[str]) -> bool:
+    return ".." not in path and any(path.startswith(start) for start in starts)
+
+
+def _too_large(most: int) -> str:
+    return f"the file is larger than {most / 1e6:.0f} MB, the most that this page takes"
+
+
+def _bounded(receive: Receive, most: int) -> Receive:
+    seen = 0
+
+    async def bounded() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > most:
+            raise HTTPException(413, _too_large(most))
+        return message
+
+    return bounded

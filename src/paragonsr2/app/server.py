@@ -1,0 +1,147 @@
+"""The server: gradio's page, the files and the guard in one process, ended cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from paragonsr2.app.limits import Limits
+from paragonsr2.app.store import Store, remove_leftovers
+from paragonsr2.errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.types import ASGIApp
+
+#: Seconds between two looks for files that nobody used for long.
+_SWEEP = 20.0
+
+#: Seconds that open connections get when the server ends.
+_GRACE = 2
+
+
+def serve(host: str, port: int, limits: Limits) -> None:
+    """Serve the page until the process is asked to end; its files go with it.
+
+    Args:
+        host: address to bind.
+        port: 0 takes a free one.
+        limits: what a visitor gets at most.
+
+    Raises:
+        MissingExtraError: gradio is not installed.
+        UsageError: the address cannot be bound.
+    """
+    if find_spec("gradio") is None:
+        raise MissingExtraError("the page", "app")
+    with _bind(host, port) as listener:
+        remove_leftovers()
+        store = Store(limits)
+        # A plain SIGTERM would end the process before the files are removed.
+        signal.signal(signal.SIGTERM, _end)
+        try:
+            _run(store, listener, host)
+        finally:
+            store.close()
+
+
+def _run(store: Store, listener: socket.socket, host: str) -> None:
+    app = build_app(store, host)
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, log_level="warning", timeout_graceful_shutdown=_GRACE, server_header=False
+    )
+    print(f"ParagonSR2 at {_address(listener)}  (Ctrl-C ends it)", flush=True)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def build_app(store: Store, host: str) -> ASGIApp:
+    """The ASGI application on a store.
+
+    Args:
+        store: uploads and results; the caller closes it.
+        host: address that it will be bound to.
+    """
+    # gradio and its libraries read these when they are imported.
+    os.environ["GRADIO_TEMP_DIR"] = str(store.root / "gradio")
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import gradio as gr
+    from fastapi import FastAPI
+    from gradio.themes import Base
+
+    from paragonsr2.app.guard import Guard, is_loopback
+    from paragonsr2.app.jobs import Workshop
+    from paragonsr2.app.page import HEAD, build_page
+    from paragonsr2.app.routes import routes
+
+    workshop = Workshop(store)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        sweeper = asyncio.create_task(_sweep(store))
+        yield
+        sweeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sweeper
+        await asyncio.to_thread(workshop.close)
+
+    app = FastAPI(openapi_url=None, lifespan=lifespan, routes=routes(store))
+    theme = Base(
+        # Names of fonts that the visitor's system has; gradio's own would come from Google.
+        font=["ui-sans-serif", "system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "Consolas", "monospace"],
+        primary_hue="teal",
+        neutral_hue="slate",
+        radius_size="lg",
+    ).set(body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400")
+    gr.mount_gradio_app(
+        app,
+        build_page(workshop, local=is_loopback(host)),
+        path="/",
+        theme=theme,
+        head=HEAD,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        show_error=False,
+    )
+    return Guard(app, host, store.limits.upload_bytes)
+
+
+async def _sweep(store: Store) -> None:
+    while True:
+        await asyncio.sleep(_SWEEP)
+        await asyncio.to_thread(store.sweep)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(
+            f"cannot listen on {host} port {port} ({reason}); give another --host or --port"
+        ) from error
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _end(_: int, __: FrameType | None) -> None:
+    sys.exit(128 + signal.SIGTERM)

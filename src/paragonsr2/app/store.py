@@ -1,0 +1,213 @@
+"""The page's files: uploads and results in one private folder that goes when the server goes.
+
+A file is known by a random token. The name it came with is kept for the visitor's eyes alone
+and is never part of a path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+import unicodedata
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from paragonsr2.app.limits import Limits
+from paragonsr2.errors import InputError, OutputError
+
+_PREFIX = "paragonsr2-app-"
+_LONGEST_NAME = 100
+
+
+@dataclass
+class Item:
+    """One upload or one result.
+
+    Attributes:
+        token: what the page calls it.
+        name: what the visitor calls it, fit for showing and for a download.
+        path: the file, in a folder of its own.
+        owner: the visitor's session; empty until it is known.
+        touched: when it was last used.
+        reserved: bytes it may come to take, while it is written.
+        users: how many jobs hold it now.
+    """
+
+    token: str
+    name: str
+    path: Path
+    owner: str = ""
+    touched: float = 0.0
+    reserved: int = 0
+    users: int = 0
+
+    @property
+    def shown(self) -> Path:
+        """The copy that a browser can show."""
+        return self.path.with_name("shown.png")
+
+
+class Store:
+    """Uploads and results, bounded in size and age.
+
+    Args:
+        limits: bounds.
+        clock: seconds, ever growing.
+    """
+
+    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limits = limits
+        self.clock = clock
+        self.root = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        self._items: dict[str, Item] = {}
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def write(self, name: str, suffix: str, size: int, owner: str = "") -> Generator[Item]:
+        """Make a place for a file that the caller writes; if that fails, it is removed.
+
+        Args:
+            name: for the visitor; made harmless here.
+            suffix: of the path, from a fixed list.
+            size: bytes that it may come to take; the oldest idle files make room for them.
+            owner: the visitor's session.
+
+        Raises:
+            OutputError: what is in use leaves too little room.
+        """
+        token = secrets.token_urlsafe(16)
+        path = self.root / token / f"file{suffix}"
+        item = Item(token, harmless_name(name), path, owner, self.clock(), size, users=1)
+        with self._lock:
+            self._make_room(size)
+            path.parent.mkdir(mode=0o700)
+            self._items[token] = item
+        try:
+            yield item
+        except BaseException:
+            self.remove(token)
+            raise
+        with self._lock:
+            item.reserved = 0
+            item.users -= 1
+
+    def get(self, token: str) -> Item:
+        """A file, which is from now on the last one used.
+
+        Raises:
+            InputError: there is none of this token, or no longer.
+        """
+        with self._lock:
+            item = self._items.get(token)
+            if item is None:
+                raise InputError("the file is no longer here; drop it again")
+            item.touched = self.clock()
+            return item
+
+    @contextmanager
+    def use(self, token: str) -> Generator[Item]:
+        """Hold a file, so that it is not removed meanwhile.
+
+        Raises:
+            InputError: there is none of this token, or no longer.
+        """
+        with self._lock:
+            item = self.get(token)
+            item.users += 1
+        try:
+            yield item
+        finally:
+            with self._lock:
+                item.users -= 1
+                item.touched = self.clock()
+
+    def remove(self, token: str) -> None:
+        """Remove a file; nothing happens if it is gone."""
+        with self._lock:
+            item = self._items.pop(token, None)
+        if item is not None:
+            shutil.rmtree(item.path.parent, ignore_errors=True)
+
+    def release(self, owner: str) -> None:
+        """Remove what a visitor who left had, unless it is in use."""
+        self._remove_where(lambda item: item.owner == owner)
+
+    def sweep(self) -> None:
+        """Remove what has not been used for long."""
+        oldest = self.clock() - self.limits.keep_seconds
+        self._remove_where(lambda item: item.touched < oldest)
+
+    def used(self) -> int:
+        """Bytes of all files, and those that are still being written at their largest."""
+        with self._lock:
+            items = list(self._items.values())
+        return sum(max(item.reserved, _size(item.path.parent)) for item in items)
+
+    def close(self) -> None:
+        """Remove everything."""
+        with self._lock:
+            self._items.clear()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _make_room(self, size: int) -> None:
+        while self.used() + size > self.limits.disk_bytes:
+            idle = [item for item in self._items.values() if not item.users]
+            if not idle:
+                raise OutputError("there is no room left for this file; try again in a minute")
+            self.remove(min(idle, key=lambda item: item.touched).token)
+
+    def _remove_where(self, condition: Callable[[Item], bool]) -> None:
+        with self._lock:
+            gone = [
+                item.token for item in self._items.values() if not item.users and condition(item)
+            ]
+        for token in gone:
+            self.remove(token)
+
+
+def remove_leftovers() -> None:
+    """Remove the folders of servers that were killed before they could."""
+    if os.name == "nt":  # where asking whether a process lives would end it
+        return
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        number = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):
+            ours = folder.lstat().st_uid == os.getuid()
+            if number.isdigit() and ours and not _alive(int(number)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def harmless_name(name: str) -> str:
+    """The last part of a name, without what could trouble a reader or a file system."""
+    last = PurePosixPath(name.replace("\\", "/")).name
+    visible = "".join(c for c in last if unicodedata.category(c)[0] != "C")
+    plain = re.sub(r'[<>:"|?*]', "_", visible).strip(". ")
+    stem, dot, suffix = plain.rpartition(".")
+    if dot and len(suffix) <= 8:
+        return f"{stem[: _LONGEST_NAME - len(suffix)] or 'file'}.{suffix}"
+    return plain[:_LONGEST_NAME] or "file"
+
+
+def _size(folder: Path) -> int:
+    try:
+        return sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder))
+    except OSError:  # removed meanwhile
+        return 0
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
