@@ -147,6 +147,9 @@ def test_pairs_batches_and_sizes():
     assert table["data"]["patch"] == 48
     assert table["data"]["batch"] == 4 * 3 * 2
     assert TrainConfig.model_validate(table).schedule.accumulate == 3
+    blind = translate(options(high_order_degradation=True, blur_prob=0.3))
+    assert TrainConfig.model_validate(blind.table).degradation.kind == "blind"
+    assert "blur_prob = 0.3" in blind.ignored
     assert translate(options(use_amp=False)).table["run"]["precision"] == "fp32"
 
 

@@ -41,7 +41,6 @@ ALWAYS = {
     "use_channels_last": (True,),
     "fast_matmul": (False,),
     "deterministic": (False,),
-    "high_order_degradation": (False,),
     "datasets.train.use_hflip": (True,),
     "datasets.train.use_rot": (True,),
     "datasets.train.filename_tmpl": ("{}",),
@@ -74,7 +73,6 @@ INSTEAD = {
     "num_gpu": "data.batch counts the crops of all processes",
     "datasets.train.filename_tmpl": "partners have the same names",
     "datasets.train.num_worker_per_gpu": "data.workers",
-    "high_order_degradation": "[degradation]",
     "train.grad_clip": "the gradient's norm is always limited to schedule.clip",
     "train.optim_g.type": "Adam",
     "train.optim_d.type": "Adam",
@@ -224,6 +222,10 @@ def _data(options: _Options, table: Table, ignored: list[str]) -> None:
             _put(table, "data.val", folders[0])
             if len(folders) > 1:
                 ignored.append("datasets.val.dataroot_gt after the first folder")
+
+    if options.take("high_order_degradation", False):
+        _put(table, "degradation.kind", "blind")
+        ignored.append("ranges and probabilities of degradations (instead: [degradation])")
 
     lq_size = options.take("datasets.train.lq_size")
     gt_size = options.take("datasets.train.gt_size")
