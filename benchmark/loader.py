@@ -1,7 +1,9 @@
-"""What data loading costs the trainer: steps per second with it and without, same run.
+"""What data loading costs the trainer, and how many crops it can feed.
 
-Writes ``results/speed/training_loader.json``. Chunks of steps with fresh batches and with one
-batch used again alternate, so that both share good and bad moments of the machine.
+Writes ``results/speed/training_loader.json``: crops per second that the loader makes alone, for
+each way to keep pictures and to degrade them; and steps per second of a training run with fresh
+batches and with one batch used again. Of the latter two, chunks of steps alternate, so that both
+share good and bad moments of the machine.
 """
 
 from __future__ import annotations
@@ -10,17 +12,48 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from paragonsr2.measure.machine import write_result
-from paragonsr2.training.config import load_config
+from paragonsr2.training.config import TrainConfig, load_config
+from paragonsr2.training.dataset import prepare
 from paragonsr2.training.loop import Trainer
+from paragonsr2.training.pictures import list_images
+from paragonsr2.training.prefetch import prefetch
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "results" / "speed" / "training_loader.json"
+#: What is measured: settings of each row.
+LOADERS = {
+    "bicubic, decoded in memory": ["data.storage=memory"],
+    "bicubic, decoded and memory-mapped": ["data.storage=mapped"],
+    "bicubic, each crop decoded from its file": ["data.storage=files"],
+    "blind, decoded in memory": ["data.storage=memory", "degradation.kind=blind"],
+    "codec, from cached clips": [
+        "data.storage=memory",
+        "degradation.kind=codec",
+        "degradation.cached_clips=40",
+    ],
+}
+
+
+def samples_per_second(config: TrainConfig, seconds: float) -> float:
+    """Crops that the loader makes with nothing else to do."""
+    sampler, _ = prepare(config, lambda _: None)
+    rows, made = range(config.data.batch), 0
+    with closing(
+        prefetch(lambda step: sampler.batch(step, rows), 0, config.data.workers)
+    ) as batches:
+        for _ in range(2 * config.data.workers + 1):  # what was made ahead is not counted
+            next(batches)
+        started = time.perf_counter()
+        while time.perf_counter() - started < seconds:
+            made += len(next(batches)[0])
+        return made / (time.perf_counter() - started)
 
 
 def steps_per_second(trainer: Trainer, batches: Iterator[tuple[Tensor, Tensor]], n: int) -> float:
@@ -31,35 +64,58 @@ def steps_per_second(trainer: Trainer, batches: Iterator[tuple[Tensor, Tensor]],
     return n / (time.perf_counter() - started)
 
 
+def training(config: TrainConfig, chunks: int, steps: int) -> tuple[float, float]:
+    """Steps per second with fresh batches, and with one batch used again."""
+    trainer = Trainer(config)
+    sampler, _ = trainer.prepare_data()
+    with closing(trainer.batches(sampler)) as loading:
+        same = next(loading)
+        without = iter(lambda: same, None)
+        steps_per_second(trainer, loading, steps)  # warm-up
+        pairs = [
+            (steps_per_second(trainer, loading, steps), steps_per_second(trainer, without, steps))
+            for _ in range(chunks)
+        ]
+    fresh, reused = (float(np.median(column)) for column in zip(*pairs, strict=True))
+    return fresh, reused
+
+
 def main() -> None:
     """Measure and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path, nargs="?", default=None)
+    parser.add_argument("--images", type=int, default=40, help="of the training folders")
+    parser.add_argument("--seconds", type=float, default=5.0, help="per loader")
     parser.add_argument("--chunks", type=int, default=9)
     parser.add_argument("--steps", type=int, default=40, help="per chunk")
     options = parser.parse_args()
-    config = options.config or ROOT / "configs" / "realtime_x2_fidelity.toml"
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(load_config(config, [f"run.output={folder}"]))
-        sampler, _ = trainer.prepare_data()
-        loading = trainer.batches(sampler)
-        same = next(loading)
-        without = iter(lambda: same, None)
-        steps_per_second(trainer, loading, options.steps)  # warm-up
-        pairs = [
-            (
-                steps_per_second(trainer, loading, options.steps),
-                steps_per_second(trainer, without, options.steps),
-            )
-            for _ in range(options.chunks)
+    path = options.config or ROOT / "configs" / "realtime_x2_fidelity.toml"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        found = [
+            image for train in load_config(path).data.train for image in list_images(train.path)
         ]
-        loading.close()
-    fresh, reused = (float(np.median(column)) for column in zip(*pairs, strict=True))
+        (folder / "images").mkdir()
+        for image in found[: options.images]:
+            (folder / "images" / image.name).symlink_to(image.resolve())
+        fixed = [f"run.output={folder}/run", f"data.cache={folder}/cache", "data.cache_lr=true"]
+        fixed.append(f'data.train=["{folder}/images"]')
+        rates: dict[str, float] = {}
+        for label, changes in LOADERS.items():
+            config = load_config(path, [*fixed, *changes])
+            rates[label] = round(samples_per_second(config, options.seconds), 1)
+            print(f"{label}: {rates[label]} crops/s", flush=True)
+        config = load_config(path, fixed)
+        fresh, reused = training(config, options.chunks, options.steps)
     print(f"with loading {fresh:.2f} steps/s, without {reused:.2f}, ratio {fresh / reused:.3f}")
     write_result(
         RESULT,
         {
-            "config": config.name,
+            "config": path.name,
+            "images": min(options.images, len(found)),
+            "patch": config.data.patch,
+            "workers": config.data.workers,
+            "samples_per_second": rates,
             "steps_per_second": {"with_loading": fresh, "without_loading": reused},
             "ratio": round(fresh / reused, 4),
         },
