@@ -1,0 +1,184 @@
+"""Spoil valid files and ask for each: an output, or a refusal in one line; nothing else.
+
+::
+
+    python tests/fuzz/run.py --cases 2000 --result results/robustness/fuzz_images.json
+
+One worker process takes many files and is started anew after a crash or a hang. The same seed
+makes the same files. Inputs that fail are kept in ``--keep``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from corpus import make_corpus
+from mutate import mutate
+
+HERE = Path(__file__).parent
+
+#: Seconds after which a case hangs.
+HANG = 10.0
+
+
+class Worker:
+    """A process that enlarges what it is told to, restarted when it dies."""
+
+    def __init__(self, stderr: BinaryIO) -> None:
+        self._stderr = stderr
+        self.start()
+
+    def start(self) -> None:
+        """Begin, or begin anew."""
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "worker.py")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr,
+        )  # fmt: skip
+
+    def ask(self, source: Path, target: Path, patience: float) -> dict[str, str]:
+        """The answer for a file; ``crash`` and ``hang`` are answers too."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        line = json.dumps([str(source), str(target)]) + "\n"
+        self.process.stdin.write(line.encode())
+        self.process.stdin.flush()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            answered = selector.select(patience)
+        answer = self.process.stdout.readline() if answered else b""
+        if answer:
+            return json.loads(answer)
+        if answered:
+            return {"status": "crash", "message": f"exit {self.close()}"}
+        self.process.kill()
+        self.close()
+        return {"status": "hang", "message": f"no answer in {patience} s"}
+
+    def close(self) -> int:
+        """End the process; its exit status."""
+        self.process.communicate()
+        return self.process.returncode
+
+
+@dataclass
+class Report:
+    """What came of the cases.
+
+    Attributes:
+        counts: cases by what came of them, ``done`` and ``failed`` being right.
+        by_format: the same for each suffix.
+        wrong: the cases that were neither an output nor a line.
+        slowest: seconds of the slowest case.
+        stderr: what libraries printed by themselves; it should be nothing.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    by_format: dict[str, Counter[str]] = field(default_factory=dict)
+    wrong: list[dict[str, str]] = field(default_factory=list)
+    slowest: float = 0.0
+    stderr: str = ""
+
+
+def judge(answer: dict[str, str], target: Path) -> str:
+    """What is wrong with an answer, or its status."""
+    status, message = answer["status"], answer["message"]
+    if status == "done":
+        return "done" if target.is_file() and target.stat().st_size else "no output"
+    if status == "failed":
+        if len(message.splitlines()) != 1 or "Traceback" in message:
+            return "no single line"
+        return "partial output" if target.exists() else "failed"
+    return status
+
+
+def fuzz(cases: int, seed: int, keep: Path | None = None, patience: float = HANG) -> Report:
+    """Spoil ``cases`` files, all formats in turn, and see what becomes of them."""
+    corpus = make_corpus()
+    names = sorted(corpus)
+    report = Report()
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as stderr:
+        worker = Worker(stderr)
+        # The first answer waits for the start of Python.
+        whole = Path(folder, "whole.png")
+        whole.write_bytes(corpus["rgb.png"])
+        answer = worker.ask(whole, Path(folder, "first.png"), 120.0)
+        assert answer["status"] == "done", answer
+        for number in range(cases):
+            name = names[number % len(names)]
+            rng = random.Random(f"{seed}-{number}")
+            content = mutate(corpus[name], rng)
+            source = Path(folder, f"{number}-{name}")
+            source.write_bytes(content)
+            # AVIF is slow to encode, and what is fuzzed is reading.
+            suffix = ".png" if source.suffix == ".avif" else source.suffix
+            target = Path(folder, "out", f"{number}{suffix}")
+            started = time.perf_counter()
+            answer = worker.ask(source, target, patience)
+            report.slowest = max(report.slowest, time.perf_counter() - started)
+            verdict = judge(answer, target)
+            report.counts[verdict] += 1
+            report.by_format.setdefault(source.suffix[1:], Counter())[verdict] += 1
+            if verdict not in ("done", "failed"):
+                report.wrong.append({"case": source.name, "what": verdict, **answer})
+                if keep is not None:
+                    keep.mkdir(parents=True, exist_ok=True)
+                    (keep / source.name).write_bytes(content)
+            if answer["status"] in ("crash", "hang"):
+                worker.start()
+                worker.ask(whole, Path(folder, "first.png"), 120.0)
+            source.unlink()
+            target.unlink(missing_ok=True)
+        left = [path.name for path in Path(folder).glob("out/*")]
+        if left:
+            report.wrong.append({"case": "all", "what": "leftovers", "message": str(left[:5])})
+        worker.close()
+        stderr.seek(0)
+        report.stderr = stderr.read().decode(errors="replace")[-2000:]
+    return report
+
+
+def main() -> None:
+    """Fuzz and write the result file; exit 1 if anything was wrong."""
+    import pyvips
+
+    from paragonsr2.measure.machine import write_result
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="folder for inputs that went wrong")
+    parser.add_argument("--result", type=Path)
+    options = parser.parse_args()
+    started = time.perf_counter()
+    report = fuzz(options.cases, options.seed, options.keep)
+    result = {
+        "what": "spoiled image files through the upscaler, in a worker process",
+        "cases": options.cases,
+        "seed": options.seed,
+        "counts": dict(report.counts),
+        "by_format": {key: dict(value) for key, value in sorted(report.by_format.items())},
+        "wrong": report.wrong,
+        "stderr": report.stderr,
+        "slowest_seconds": round(report.slowest, 2),
+        "seconds": round(time.perf_counter() - started, 1),
+        "libvips": ".".join(str(pyvips.version(part)) for part in range(3)),
+    }
+    print(json.dumps(result, indent=1))
+    if options.result:
+        write_result(options.result, result)
+    sys.exit(1 if report.wrong or report.stderr else 0)
+
+
+if __name__ == "__main__":
+    main()
