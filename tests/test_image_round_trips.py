@@ -205,6 +205,13 @@ def test_an_animation_is_never_cut_to_its_first_frame(tmp_path, magic, suffix):
     assert not (tmp_path / f"x{suffix}").exists()
 
 
+def test_an_animated_png_is_refused_rather_than_cut(tmp_path, magic):
+    animation(tmp_path / "moving.png")
+    outcome = run_task(Task(tmp_path / "moving.png", tmp_path / "x.png"), magic)
+    assert outcome.status == "failed"
+    assert "animated PNG" in outcome.message
+
+
 def test_pages_of_a_tiff_are_all_enlarged_or_said_to_be_left(tmp_path, enlarge):
     pages = [Image.fromarray(photo_like(20, 24, seed=n)) for n in range(3)]
     pages[0].save(tmp_path / "doc.tif", save_all=True, append_images=pages[1:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import zlib
 
 #: Values that sizes and counts go wrong at.
 _EDGES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -68,6 +69,18 @@ def _fill(data: bytearray, rng: random.Random) -> None:
 MUTATIONS = (_flip, _truncate, _header, _size, _size, _chunks, _move, _fill)
 
 
+def _mend_checksums(data: bytearray) -> None:
+    """Give each chunk of a PNG a right checksum, so that what is inside it is looked at."""
+    at = 8
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        end = at + 8 + length
+        if end + 4 > len(data):
+            return
+        data[end : end + 4] = zlib.crc32(data[at + 4 : end]).to_bytes(4, "big")
+        at = end + 4
+
+
 def mutate(content: bytes, rng: random.Random) -> bytes:
     """``content`` with one to three things wrong, never empty."""
     data = bytearray(content)
@@ -75,4 +88,6 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
         rng.choice(MUTATIONS)(data, rng)
         if not data:
             data = bytearray(b"\0")
+    if content.startswith(b"\x89PNG") and rng.random() < 0.7:
+        _mend_checksums(data)
     return bytes(data)

@@ -6,6 +6,7 @@ larger than memory nor a long animation has to be in memory at once.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -218,6 +219,11 @@ def _measure(path: Path, max_pixels: int, *, first_page: bool) -> tuple[int, tup
     image = _load(path)
     pages = image.get("n-pages") if image.get_typeof("n-pages") and not first_page else 1
     _check_size(path, image.width * image.height * pages, max_pixels)
+    if not first_page and image.get("vips-loader").startswith("png") and _is_animated_png(path):
+        raise ImageError(
+            f"{path} is an animated PNG, of which libvips reads the first frame alone; "
+            f"make it a GIF or WebP first"
+        )
     if pages == 1:
         return 1, ()
     if image.get("vips-loader").startswith("heif"):
@@ -230,6 +236,20 @@ def _measure(path: Path, max_pixels: int, *, first_page: bool) -> tuple[int, tup
         return 1, (f"has {pages} pages of several sizes; only the first is enlarged",)
     _check_size(path, whole.width * whole.height, max_pixels)
     return pages, ()
+
+
+def _is_animated_png(path: Path) -> bool:
+    """Whether an ``acTL`` chunk of several frames stands before the pixels.
+
+    Source: W3C, "Portable Network Graphics (Third Edition)", 11.3.6.1.
+    """
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
+            if head[4:] == b"acTL":
+                return int.from_bytes(file.read(4), "big") > 1
+            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    return False
 
 
 def _decode(path: Path, pages: int) -> Any:

@@ -1,0 +1,90 @@
+"""What hostile or enormous images may cost, and what a killed run may leave: nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+from fuzz.bombs import make_bombs, refuse
+
+FUZZ = ROOT / "tests" / "fuzz"
+
+
+def test_claimed_gigapixels_are_refused_cheaply(tmp_path):
+    bombs = make_bombs()
+    for name, content in bombs.items():
+        (tmp_path / name).write_bytes(content)
+    report = refuse(*(tmp_path / name for name in bombs))
+    assert report["code"] == 1, report
+    said = str(report["stderr"]).strip().splitlines()
+    assert len(said) == len(bombs) + 1, said
+    assert not report["stdout"]
+    assert report["peak_mb"] < 300
+    assert {path.name for path in tmp_path.iterdir()} == set(bombs)
+    for name, line in zip(bombs, said, strict=False):
+        assert name in line
+        # libheif and libwebp have limits of their own, below ours.
+        assert "--max-megapixels" in line or name in ("bomb.avif", "bomb.webp")
+
+
+TALL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+import paragonsr2.pixels.files as files
+import paragonsr2.upscale.upscaler as module
+from paragonsr2.upscale.backends import ClassicalBackend
+from paragonsr2.upscale.job import run_task
+from paragonsr2.upscale.line import Task
+
+class Cheap(ClassicalBackend):
+    def run(self, x):
+        return x.repeat(2, axis=2).repeat(2, axis=3)
+
+files.AT_ONCE, files.STRIP, module.BAND = 1 << 22, 1 << 20, 1 << 22
+module.open_backend = lambda *_, **__: Cheap(2, 0.0)
+up = module.Upscaler("cheap", tile=128)
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+folder = Path(sys.argv[1])
+size = 200, 40_000, 3
+rows = (np.full((100, 200, 3), y % 251, np.uint8) for y in range(400))
+files.write_strips(folder / "tall.png", files.Header(200, 40_000, 3, np.dtype(np.uint8)), rows)
+before = peak()
+outcome = run_task(Task(folder / "tall.png", folder / "large.png"), up)
+assert outcome.status == "done", outcome
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell the peak")
+def test_memory_does_not_grow_with_the_length_of_an_image(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", TALL, tmp_path],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    whole = 200 * 40_000 * 3 * 4
+    assert int(done.stdout) < whole / 2
+
+
+def test_spoiled_images_are_outputs_or_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, FUZZ / "run.py", "--cases", "60", "--seed", "7"],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sum(json.loads(done.stdout)["counts"].values()) == 60
+
+
+def test_killed_runs_leave_whole_files_only():
+    done = subprocess.run(
+        [sys.executable, FUZZ / "kill.py", "--kills", "3", "--seed", "3"],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["kills"] == 3
