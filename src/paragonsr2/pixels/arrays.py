@@ -30,4 +30,7 @@ def round_half_up(values: npt.NDArray[np.floating], like: Pixels) -> Pixels:
     """
     if like.dtype == np.float32:
         return values.astype(np.float32)
-    return np.floor(np.clip(values, 0, full_scale(like)) + 0.5).astype(like.dtype)
+    clipped = np.clip(values, 0, full_scale(like))
+    clipped += 0.5
+    # What is not negative is rounded down by the cast itself.
+    return clipped.astype(like.dtype)
