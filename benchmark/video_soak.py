@@ -1,0 +1,123 @@
+"""Ten minutes of video through the command: is anything lost, and does memory stay flat?
+
+Writes ``results/speed/video_soak.json``. The clip has small frames, a frame rate that is never
+the same twice, two sound tracks and subtitles; it is made from ``bikes.mp4`` over and over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import av
+import numpy as np
+
+from paragonsr2.measure.machine import write_result
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+from clips import irregular, make_clip  # noqa: E402
+
+RESULT = ROOT / "results" / "speed" / "video_soak.json"
+CLIP = ROOT.parent / "shared" / "data" / "video" / "bikes.mp4"
+
+
+def small_pictures(width: int, height: int) -> list[np.ndarray]:
+    """The frames of the clip, shrunk."""
+    with av.open(str(CLIP)) as clip:
+        return [
+            frame.reformat(width, height, format="rgb48le").to_ndarray()
+            for frame in clip.decode(video=0)
+        ]
+
+
+def times(path: Path) -> dict[int, list[float]]:
+    """When each packet of each stream is shown or heard, in seconds, by stream."""
+    found: dict[int, list[float]] = {}
+    with av.open(str(path)) as clip:
+        for packet in clip.demux():
+            if packet.pts is not None:
+                found.setdefault(packet.stream.index, []).append(
+                    float(packet.pts * packet.time_base)
+                )
+    return {index: sorted(stamps) for index, stamps in found.items()}
+
+
+def resident(pid: int) -> int:
+    """Bytes of a process that lie in memory."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def watch(command: list[str], frames: int) -> tuple[list[tuple[float, int]], int]:
+    """Run the command; frames done and bytes in memory as it goes, and the highest of all."""
+    job = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    if job.stdout is None:
+        raise SystemExit("no pipe")
+    seen: list[tuple[float, int]] = []
+    for line in job.stdout:
+        event = json.loads(line)
+        if event["event"] == "progress":
+            seen.append((event["share"] * frames, resident(job.pid)))
+    if job.wait() != 0:
+        raise SystemExit(f"the command failed with {job.returncode}")
+    return seen, max(rss for _, rss in seen)
+
+
+def main() -> None:
+    """Make the clip, enlarge it, compare and write the result file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--model", default="realtime")
+    parser.add_argument("--size", type=int, nargs=2, default=(64, 36))
+    parser.add_argument("--result", type=Path, default=RESULT)
+    options = parser.parse_args()
+    width, height = options.size
+    pictures = small_pictures(width, height)
+    # irregular() gives 23.3 frames a second on average.
+    stamps = irregular(int(options.minutes * 60 * 12800 / 549.5))
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "soak.mkv", Path(folder) / "soak_x2.mkv"
+        make_clip(
+            source, stamps, size=(width, height), sounds=2, subtitles=True, chapters=True,
+            pictures=lambda index, *_: pictures[index % len(pictures)],
+        )  # fmt: skip
+        command = [
+            sys.executable, "-m", "paragonsr2", "upscale", str(source), "-o", str(target),
+            "--model", options.model, "--preset", "veryfast", "--events",
+        ]  # fmt: skip
+        seen, peak = watch(command, len(stamps))
+        before, after = times(source), times(target)
+    if [len(s) for s in before.values()] != [len(s) for s in after.values()]:
+        raise SystemExit(f"packets differ: {before.keys()} {after.keys()}")
+    shift = {
+        index: max(abs(a - b) for a, b in zip(before[index], after[index], strict=True))
+        for index in before
+    }
+    # Engines and allocators fill their pools at first.
+    settled = np.array([row for row in seen if row[0] > 0.2 * len(stamps)])
+    slope = np.polyfit(settled[:, 0], settled[:, 1], 1)[0] * 1000 / 2**20
+    result = {
+        "clip": {"size": [width, height], "frames": len(stamps), "minutes": options.minutes},
+        "model": options.model,
+        "packets_by_stream": [len(stamps) for stamps in after.values()],
+        "worst_shift_ms_by_stream": [round(1e3 * value, 4) for value in shift.values()],
+        "memory": {
+            "peak_mib": round(peak / 2**20, 1),
+            "at_20_percent_mib": round(settled[0, 1] / 2**20, 1),
+            "at_end_mib": round(settled[-1, 1] / 2**20, 1),
+            "slope_mib_per_1000_frames": round(float(slope), 4),
+            "samples": len(settled),
+        },
+    }
+    print(json.dumps(result, indent=1))
+    write_result(options.result, result)
+
+
+if __name__ == "__main__":
+    main()
