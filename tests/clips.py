@@ -88,11 +88,8 @@ def make_clip(
         matrix = {9: 9, 1: 1}.get(colour[2], 5) if colour else 5
         for index, stamp in enumerate(pts):
             rgb = av.VideoFrame.from_ndarray(pictures(index, width, height), format="rgb48le")
-            frame = rgb.reformat(
-                format=pix_fmt,
-                dst_colorspace=matrix,
-                dst_color_range=colour[3] if colour else 1,
-            )
+            coding = {"dst_colorspace": matrix, "dst_color_range": colour[3] if colour else 1}
+            frame = rgb.reformat(format=pix_fmt, **({} if pix_fmt[0] in "gb" else coding))
             frame.pts, frame.time_base = stamp, TICKS
             out.mux(video.encode(frame))
         out.mux(video.encode(None))

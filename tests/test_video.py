@@ -105,6 +105,46 @@ def test_depth_chroma_and_codec_are_kept(tmp_path, magic, codec, pix_fmt, suffix
     assert np.abs(wanted - got).mean() < 4
 
 
+def test_pixel_aspect_is_kept_or_refused(tmp_path, magic):
+    source = tmp_path / "in.mkv"
+    make_clip(source, regular(3), codec="ffv1", aspect=Fraction(4, 3))
+    assert not look(source)["aspect"]  # as PyAV writes Matroska
+    make_clip(source, regular(3), aspect=Fraction(4, 3))
+    _, after = enlarge(source, magic)
+    assert after["aspect"] == Fraction(4, 3)
+    for codec in ("ffv1", "av1"):
+        with pytest.raises(OptionError, match="aspect"):
+            upscale_video(source, tmp_path / "out.mkv", magic, VideoOptions(codec=codec))
+    with pytest.raises(OptionError, match="aspect"):
+        upscale_video(source, tmp_path / "out.webm", magic)
+    _, after = enlarge(source, magic, VideoOptions(codec="av1"), tmp_path / "out.mp4")
+    assert after["aspect"] == Fraction(4, 3)
+
+
+def test_an_untagged_clip_that_grows_into_hd_says_its_matrix(tmp_path):
+    source = tmp_path / "in.mkv"
+    make_clip(source, regular(2), size=(640, 64))
+    _, after = enlarge(source, Upscaler("magic", 2))
+    assert after["colour"][2] == 6
+    make_clip(source, regular(2), size=(320, 64))
+    _, after = enlarge(source, Upscaler("magic", 2))
+    assert after["colour"][2] == 2
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "wanted"), [("bgr0", "bgr0"), ("gray", "yuv420p"), ("gbrp10le", "gbrp10le")]
+)
+def test_rgb_and_grey_are_taken(tmp_path, magic, pix_fmt, wanted):
+    source = tmp_path / "in.mkv"
+    make_clip(source, regular(2), codec="ffv1", pix_fmt=pix_fmt)
+    before = look(source)
+    _, after = enlarge(source, magic, VideoOptions())
+    assert (after["codec"], after["format"]) == ("ffv1", wanted)
+    wanted = before["frames"][0].reformat(128, 72, format="rgb24").to_ndarray().astype(int)
+    got = after["frames"][0].reformat(format="rgb24").to_ndarray().astype(int)
+    assert np.abs(wanted - got).mean() < 4
+
+
 HDR = {
     "pix_fmt": "yuv420p10le", "codec": "libx265", "colour": (9, 16, 9, 1),
     "options": {"x265-params": "log-level=none:max-cll=1000,400:master-display="

@@ -15,7 +15,7 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
 from paragonsr2.errors import OptionError, OutputError
-from paragonsr2.pixels.video import Clip, Mastering, reason
+from paragonsr2.pixels.video import RGB, UNTAGGED, Clip, Mastering, guessed_matrix, reason
 
 # SVT-AV1 prints its settings to stderr unless told before it starts.
 os.environ.setdefault("SVT_LOG", "1")
@@ -41,6 +41,7 @@ class CodecRow:
         preset: the default.
         crf: the constant rate factor of the worst quality; 0 if lossless or by profile.
         parameters: name of the option that takes a list of the encoder's own settings.
+        aspect: the coded stream itself says the aspect of a pixel.
     """
 
     encoder: str
@@ -48,12 +49,13 @@ class CodecRow:
     preset: str = ""
     crf: float = 0.0
     parameters: str = ""
+    aspect: bool = False
 
 
 #: Codecs by the name that ``--codec`` takes.
 CODECS: Mapping[str, CodecRow] = {
-    "h264": CodecRow("libx264", _X26X_PRESETS, "medium", 51, "x264-params"),
-    "hevc": CodecRow("libx265", _X26X_PRESETS, "medium", 51, "x265-params"),
+    "h264": CodecRow("libx264", _X26X_PRESETS, "medium", 51, "x264-params", aspect=True),
+    "hevc": CodecRow("libx265", _X26X_PRESETS, "medium", 51, "x265-params", aspect=True),
     "av1": CodecRow("libsvtav1", tuple(map(str, range(14))), "8", 63, "svtav1-params"),
     "ffv1": CodecRow("ffv1"),
     "prores": CodecRow("prores_ks"),
@@ -141,7 +143,7 @@ def _best_format(codec: str, clip: Clip) -> tuple[str, str]:
     depth = min(wanted.depth, 10) if clip.codec == codec == "prores" else wanted.depth
     scored: list[tuple[tuple[float, ...], str, str]] = []
     for name in _formats(codec):
-        if name.startswith(("yuvj", "nv", "bgr", "gray", "ya", "rgb")) or name.endswith("be"):
+        if name.startswith(("yuvj", "nv", "gray", "ya", "rgb")) or name.endswith("be"):
             continue
         if "f" in name.removeprefix("yuv").removesuffix("le"):  # floats
             continue
@@ -182,8 +184,13 @@ def _shape(name: str) -> _Shape:
     side = 64
     video_format = av.VideoFormat(name, side, side)
     components = video_format.components
+    # PyAV calls a plane chroma only where it is smaller than luma.
     chroma = [part for part in components if part.is_chroma]
-    across, down = (side // chroma[0].width, side // chroma[0].height) if chroma else (1, 1)
+    if chroma:
+        across, down = side // chroma[0].width, side // chroma[0].height
+    else:
+        # Grey loses nothing by the coarsest chroma; others without are 4:4:4 or RGB.
+        across, down = (2, 2) if len(components) < 3 else (1, 1)
     return _Shape(
         depth=max(part.bits for part in components),
         across=across,
@@ -238,7 +245,13 @@ def plan_encoding(
             f"{codec} takes no {width}x{height} in {shape.sampling}; "
             f"give --codec ffv1 or an even --scale"
         )
-    colour = clip.colour
+    colour, matrix = clip.colour, clip.colour.matrix
+    guess = guessed_matrix(clip.width, clip.height)
+    if shape.rgb:
+        matrix = RGB
+    elif matrix == RGB or (matrix == UNTAGGED and guess != guessed_matrix(width, height)):
+        # Grown from SD to HD, an untagged clip would be shown by the other matrix.
+        matrix = guess
     ranges = {None: 0, False: 1, True: 2}
     return Encoding(
         codec=codec,
@@ -248,7 +261,7 @@ def plan_encoding(
         rate=clip.rate or Fraction(25),
         time_base=clip.time_base,
         sample_aspect_ratio=clip.sample_aspect_ratio,
-        colour=(colour.primaries, colour.transfer, colour.matrix, ranges[colour.full_range]),
+        colour=(colour.primaries, colour.transfer, matrix, ranges[colour.full_range]),
         options=_options(codec, quality or DEFAULT_QUALITY, preset or row.preset, gop, clip),
         global_header=global_header,
         gop=gop,

@@ -30,16 +30,18 @@ class ContainerRow:
         codecs: of :data:`CODECS` that it takes.
         global_header: it keeps parameter sets in its header.
         attachments: it takes attached files (fonts, covers).
+        aspect: it says the aspect of a pixel; PyAV has no way to make Matroska do so.
     """
 
     muxer: str
     codecs: tuple[str, ...]
     global_header: bool = True
     attachments: bool = False
+    aspect: bool = True
 
 
 _MP4 = ContainerRow("mp4", ("h264", "hevc", "av1"))
-_MKV = ContainerRow("matroska", tuple(CODECS), attachments=True)
+_MKV = ContainerRow("matroska", tuple(CODECS), attachments=True, aspect=False)
 
 #: Containers that are written, by suffix.
 CONTAINERS: Mapping[str, ContainerRow] = {
@@ -47,7 +49,7 @@ CONTAINERS: Mapping[str, ContainerRow] = {
     ".m4v": _MP4,
     ".mov": ContainerRow("mov", ("h264", "hevc", "prores")),
     ".mkv": _MKV,
-    ".webm": ContainerRow("webm", ("av1",)),
+    ".webm": ContainerRow("webm", ("av1",), aspect=False),
 }
 
 #: What a clip in any other container becomes: Matroska takes nearly everything.
@@ -71,6 +73,22 @@ def container_row(target: Path) -> ContainerRow:
     except KeyError:
         known = ", ".join(CONTAINERS)
         raise OutputError(f"cannot write '{target.suffix}' video; take one of {known}") from None
+
+
+def fitting_codecs(clip: Clip, row: ContainerRow) -> tuple[str, ...]:
+    """The codecs in which the container can hold the clip.
+
+    Raises:
+        OptionError: none.
+    """
+    square = clip.sample_aspect_ratio in (None, 1)
+    fitting = tuple(name for name in row.codecs if square or row.aspect or CODECS[name].aspect)
+    if not fitting:
+        raise OptionError(
+            f"{row.muxer} here cannot keep the pixel aspect {clip.sample_aspect_ratio} of "
+            f"{clip.path.name}; give -o with a name that ends in .mkv or .mp4"
+        )
+    return fitting
 
 
 @dataclass(frozen=True)

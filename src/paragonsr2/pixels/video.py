@@ -54,7 +54,7 @@ _EXACT = (
 )
 
 # AVColorSpace tags to what libswscale converts by; 2 is "unspecified", 0 is RGB.
-_UNTAGGED, _RGB = 2, 0
+UNTAGGED, RGB = 2, 0
 _MATRICES = {
     1: Colorspace.ITU709,
     4: Colorspace.FCC,
@@ -63,8 +63,11 @@ _MATRICES = {
     7: Colorspace.SMPTE240M,
     9: Colorspace.BT2020,
 }
-#: Lines from which an untagged clip is taken for HD, hence BT.709; below it is BT.601.
-HD_LINES = 720
+
+
+def guessed_matrix(width: int, height: int) -> int:
+    """The matrix that an untagged clip is taken for, as players do: BT.709 for HD, else BT.601."""
+    return 1 if width >= 1280 or height > 576 else 6
 
 
 @dataclass(frozen=True)
@@ -289,7 +292,7 @@ def _guess_frames(container: InputContainer, rate: Fraction | None) -> int:
 
 def _colour(frame: VideoFrame, path: Path) -> Colour:
     matrix = int(frame.colorspace)
-    if matrix not in (*_MATRICES, _UNTAGGED, _RGB):
+    if matrix not in (*_MATRICES, UNTAGGED, RGB):
         raise ImageError(f"{path} codes colour by matrix {matrix}, which cannot be converted here")
     tagged = {int(ColorRange.MPEG): False, int(ColorRange.JPEG): True}
     full = True if frame.format.name.startswith("yuvj") else tagged.get(int(frame.color_range))
@@ -401,7 +404,7 @@ def read_frames(clip: Clip, *, start: int = 0) -> Iterator[TimedPixels]:
 class Converter:
     """From the clip's YUV to RGB and back, by the stream's own matrix and range.
 
-    Untagged clips are taken for BT.709 from 720 lines and BT.601 below, and for limited range.
+    Untagged clips are converted by :func:`guessed_matrix`, and taken for limited range.
     Codes outside of the RGB cube (above white, below black) are clipped. Chroma is read where
     the stream says that it lies, and written at the left, where players look for it.
 
@@ -412,8 +415,8 @@ class Converter:
     def __init__(self, clip: Clip) -> None:
         self._format = clip.array_format
         colour = clip.colour
-        untagged = Colorspace.ITU709 if clip.height >= HD_LINES else Colorspace.ITU601
-        self._matrix = _MATRICES.get(colour.matrix, untagged)
+        guess = _MATRICES[guessed_matrix(clip.width, clip.height)]
+        self._matrix = _MATRICES.get(colour.matrix, guess)
         self._range = ColorRange.JPEG if colour.full_range else ColorRange.MPEG
         self._forth, self._back = VideoReformatter(), VideoReformatter()
 

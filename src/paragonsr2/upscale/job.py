@@ -12,7 +12,7 @@ from paragonsr2.errors import InputError, OutputError, UsageError
 from paragonsr2.files import is_temporary
 from paragonsr2.pixels.files import MAX_PIXELS
 from paragonsr2.pixels.formats import READABLE, WRITABLE, kept_suffix
-from paragonsr2.pixels.remux import CONTAINERS, target_suffix
+from paragonsr2.pixels.remux import target_suffix
 from paragonsr2.pixels.video import VIDEO_SUFFIXES, is_video
 from paragonsr2.upscale.clip import run_clip
 from paragonsr2.upscale.line import Line, Outcome, Task
@@ -92,7 +92,7 @@ def plan_tasks(
 
 def names_a_file(output: Path) -> bool:
     """Whether an output is meant as a file, not as a folder."""
-    return output.suffix.lower() in (READABLE | CONTAINERS.keys()) and not output.is_dir()
+    return output.suffix.lower() in READABLE | VIDEO_SUFFIXES and not output.is_dir()
 
 
 def _find(inputs: Sequence[str], output: Path | None) -> Iterator[tuple[Path, Path, bool]]:

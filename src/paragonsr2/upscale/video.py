@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from paragonsr2.pixels.encode import (
     choose_codec,
     plan_encoding,
 )
-from paragonsr2.pixels.remux import container_row, plan_copy, remux
+from paragonsr2.pixels.remux import container_row, fitting_codecs, plan_copy, remux
 from paragonsr2.pixels.video import (
     MAX_FRAME_PIXELS,
     Clip,
@@ -133,11 +134,13 @@ def upscale_video(
     clip = probe(source, max_pixels=options.max_pixels)
     if options.max_frames is not None and clip.frames > options.max_frames:
         raise ImageError(f"{source} has {clip.frames} frames, the limit is {options.max_frames}")
-    codec = options.codec or choose_codec(clip, row.codecs)
-    if codec in CODECS and codec not in row.codecs:
+    fitting = fitting_codecs(clip, row)
+    codec = options.codec or choose_codec(clip, fitting)
+    if codec in CODECS and codec not in fitting:
+        why = "" if codec not in row.codecs else f" with pixel aspect {clip.sample_aspect_ratio}"
         raise OptionError(
-            f"{row.muxer} does not hold {codec}; give -o with a name that ends in .mkv, "
-            f"or --codec {' or '.join(row.codecs)}"
+            f"{row.muxer} does not hold {codec}{why}; take --codec {' or '.join(fitting)}, "
+            f"or give -o another container"
         )
     encoding = plan_encoding(
         clip,
@@ -160,6 +163,8 @@ def upscale_video(
         remux(clip, part, row, encoding, store.header, store, store.reorder, copy)
         store.publish(part, target)
     notes = [*clip.notes, *copy.notes]
+    if options.codec is None and clip.codec in CODECS and codec != clip.codec:
+        notes.append(f"{clip.codec} cannot be kept in {row.muxer} here; coded as {codec}")
     if codec == "prores" and clip.depth > 10:
         notes.append(f"ProRes is written with 10 bits of the clip's {clip.depth}")
     if why:
@@ -228,6 +233,7 @@ class _Job:
         progress: Callable[[VideoProgress], None] | None,
     ) -> None:
         self.clip, self.encoding, self.upscaler = clip, encoding, upscaler
+        self.most = options.max_frames or sys.maxsize
         self.size, self.store, self.progress = options.segment, store, progress
         self.done = self.resumed = store.frames
         self.repeated = 0
@@ -265,6 +271,8 @@ class _Job:
         for timed, frame in segment:
             packets += encoder.encode(frame, timed.pts, timed.duration)
             self.done += 1
+            if self.done > self.most:
+                raise ImageError(f"{self.clip.path} has more than {self.most} frames, the limit")
             if self.progress is not None:
                 self.progress(VideoProgress(self.done, self.clip.frames, self.resumed))
         packets += encoder.finish()
