@@ -82,7 +82,7 @@ def test_clips_are_seeded_cached_and_paired(tmp_path, settings):
     pictures = [pair(0), pair(1, height=260)]
 
     def sampler(folder, count=6, seed=4):
-        cache = ClipCache(tmp_path / folder, pictures, settings, 2, seed)
+        cache = ClipCache(tmp_path / folder, pictures, settings, 2, 24, seed)
         lines = []
         cache.build(range(count), 2, lines.append)
         return CropSampler(pictures, 2, 24, seed, cache.sampler(count), clean=0.3), lines
@@ -107,7 +107,7 @@ def test_clips_are_seeded_cached_and_paired(tmp_path, settings):
 
 
 def test_a_damaged_clip_is_made_again(tmp_path, settings):
-    cache = ClipCache(tmp_path, [pair()], settings, 2, 0)
+    cache = ClipCache(tmp_path, [pair()], settings, 2, 24, 0)
     cache.build(range(2), 1, lambda _: None)
     path = next(tmp_path.rglob("000001.npy"))
     path.write_bytes(path.read_bytes()[:200])
@@ -120,12 +120,14 @@ def test_a_missing_encoder_is_said(tmp_path, monkeypatch):
     absent = video_degradation.VideoCodec("libabsent", "h264", "preset", ("medium",))
     monkeypatch.setitem(VIDEO, "hevc", absent)
     with pytest.raises(TrainingError, match=r"hevc \(libabsent\).*degradation\.codec\.mix"):
-        ClipCache(tmp_path, [pair()], CodecConfig(mix={"h264": 1, "hevc": 1}), 2, 0)
+        ClipCache(tmp_path, [pair()], CodecConfig(mix={"h264": 1, "hevc": 1}), 2, 24, 0)
 
 
 def test_pictures_too_small_for_clips_are_said(tmp_path):
     with pytest.raises(TrainingError, match="too small for clips"):
-        ClipCache(tmp_path, [pair(height=80)], CodecConfig(), 2, 0)
+        ClipCache(tmp_path, [pair(height=80)], CodecConfig(), 2, 24, 0)
+    with pytest.raises(TrainingError, match="cannot hold crops of 66"):
+        ClipCache(tmp_path, [pair()], CodecConfig(side=(65, 80)), 2, 65, 0)
 
 
 def test_validation_pictures_become_frames_of_clips():
@@ -212,6 +214,7 @@ def test_each_kind_runs_from_a_configuration(tmp_path, kind):
     config = load_config(tmp_path / "c.toml")
     sampler, val = prepare(config, lambda _: None)
     assert val[0].hr.shape[0] == 2 * val[0].lr.shape[0]
+    assert not np.array_equal(val[0].lr, shrink(val[0].hr, 2))
     whole = sampler.batch(0, range(4))
     ranks = []
     for rank in range(2):

@@ -86,7 +86,7 @@ def main() -> None:
         raise ParagonError(
             f"at CRF 1 frame {int(np.argmin(best))} comes back at {min(best):.1f} dB only"
         )
-    inputs = {"not encoded": (shrunk, None)}
+    inputs: dict[str, tuple[list[Pixels8], float | None]] = {"not encoded": (shrunk, None)}
     for crf in options.crf:
         decoded = compress_video(shrunk, Encoding(CODEC, crf, speed=PRESET))
         inputs[f"crf {crf}"] = (decoded, float(np.mean(fidelity(decoded, shrunk))))

@@ -55,6 +55,12 @@ def prepare(
     pictures, report = _training_pictures(config, processes)
     if processes.rank == 0:
         report.write(config.run.output)
+    if not pictures:
+        first = report.problems[0]
+        raise TrainingError(
+            f"none of {report.found} images can be trained on: {report.reasons()}; "
+            f"{first.path.name}: {first.detail}"
+        )
     log(f"training on {report.line()}")
     degradation: Degradation | None = None
     val = _validation_pairs(data.val, scale, _cache(config), _threads(config))
@@ -63,15 +69,15 @@ def prepare(
         log(f"{len(known)} validation images are trained on, too ({known[0]}): scores will flatter")
     if settings.kind == "codec":
         seed = config.run.seed
-        cache = ClipCache(_cache(config), pictures, settings.codec, scale, seed)
+        cache = ClipCache(_cache(config), pictures, settings.codec, scale, data.patch, seed)
         mine = range(processes.rank, settings.cached_clips, processes.world)
         cache.build(mine, _threads(config), log)
         processes.wait()
         degradation = cache.sampler(settings.cached_clips)
-        val = [degrade_whole(pair, settings.codec) for pair in val]
+        val = [pair if pair.given else degrade_whole(pair, settings.codec) for pair in val]
     elif settings.kind == "blind":
         degradation = BlindDegradation(settings.blind, scale)
-        val = [degradation.whole(pair) for pair in val]
+        val = [pair if pair.given else degradation.whole(pair) for pair in val]
     sampler = CropSampler(pictures, scale, data.patch, config.run.seed, degradation, settings.clean)
     return sampler, val
 
@@ -99,11 +105,6 @@ def _training_pictures(config: TrainConfig, processes: Processes) -> tuple[list[
     area = sum(height * width for height, width in (picture.size for picture in pictures))
     found = len(sources) + len(problems) - len(rejected)
     report = Report(found, len(pictures), area * scale**2 / 1e6, storage, problems)
-    if not pictures:
-        raise TrainingError(
-            f"none of {found} images can be trained on: {report.reasons()}; "
-            f"{problems[0].path.name}: {problems[0].detail}"
-        )
     return pictures, report
 
 

@@ -248,13 +248,20 @@ class Store:
             size = (hr.shape[0] // self.scale, hr.shape[1] // self.scale)
             return FilePicture(source, size, self.scale, digest)
         if lr is None:
-            lr = read_array(lr_path) if self.cache_lr else None
-            lr = shrink(hr, self.scale) if lr is None else np.array(lr)
-            if self.cache_lr:
-                save_array(lr_path, lr)
+            lr = self._shrunk(hr, lr_path)
         if self.storage == "mapped":
             return self._pair(source, save_array(hr_path, hr), save_array(lr_path, lr), digest)
         return self._pair(source, np.ascontiguousarray(hr), lr, digest)
+
+    def _shrunk(self, hr: Pixels8, path: Path) -> Pixels8:
+        """Low resolution from the cache, if it is to be kept there, or made."""
+        kept = read_array(path) if self.cache_lr else None
+        if kept is not None and kept.shape[0] * self.scale == hr.shape[0]:
+            return np.array(kept)
+        lr = shrink(hr, self.scale)
+        if self.cache_lr:
+            save_array(path, lr)
+        return lr
 
     def _pair(self, source: Source, hr: Pixels8, lr: Pixels8, digest: str) -> Pair:
         given = source.lr is not None

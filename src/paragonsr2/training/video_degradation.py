@@ -396,14 +396,16 @@ class ClipCache:
 
     Args:
         folder: of all that is cached.
-        pictures: at least :data:`LEAST_SIDE`; those with a given LR are left out.
+        pictures: to make clips of; those with a given LR, or too small, are left out.
         settings: of the encoders.
         scale: of the pictures.
+        patch: side of the crops that clips must hold, in low-resolution pixels.
         seed: of the run.
 
     Raises:
         MissingExtraError: PyAV is not installed.
-        TrainingError: an encoder is missing, or no picture is large enough.
+        TrainingError: an encoder is missing, clips are smaller than crops, or no picture is
+            large enough.
     """
 
     def __init__(
@@ -412,20 +414,27 @@ class ClipCache:
         pictures: Sequence[Picture],
         settings: CodecConfig,
         scale: int,
+        patch: int,
         seed: int,
     ) -> None:
         check_codecs(list(settings.mix))
-        self.pictures = [p for p in pictures if not p.given and min(p.size) >= LEAST_SIDE]
+        patch += patch % 2  # sides of clips are even
+        if settings.side[0] < patch:
+            raise TrainingError(
+                f"clips of {settings.side[0]} pixels cannot hold crops of {patch}; raise "
+                "degradation.codec.side, or lower data.patch"
+            )
+        least = max(LEAST_SIDE, patch)
+        self.pictures = [p for p in pictures if not p.given and min(p.size) >= least]
         if not self.pictures:
             raise TrainingError(
-                f"no training image has {LEAST_SIDE * scale} pixels on both sides: "
-                "too small for clips; take degradation.kind bicubic"
+                f"no training image without given low resolution has {least * scale} pixels on "
+                "both sides: too small for clips; take degradation.kind bicubic"
             )
         self.settings, self.seed, self.chances = settings, seed, shares(self.pictures)
-        identity = repr((
-            CLIP_VERSION, _av().__version__, settings.model_dump_json(), scale, seed,
-            [(picture.digest, picture.weight) for picture in self.pictures],
-        ))  # fmt: skip
+        made_from = [(picture.digest, picture.weight) for picture in self.pictures]
+        versions = (CLIP_VERSION, _av().__version__)
+        identity = repr((versions, settings.model_dump_json(), scale, seed, made_from))
         self.folder = folder / "clips" / hashlib.sha256(identity.encode()).hexdigest()[:20]
 
     def build(self, indices: Sequence[int], threads: int, log: Callable[[str], None]) -> None:
