@@ -96,10 +96,11 @@ def make_clip(
         for number, stream in enumerate(audio):
             _sing(out, stream, 220 * (number + 1), float(end))
         if text is not None:
-            for number in range(2):
+            # Two at the same time, as karaoke has them.
+            for number, start in enumerate((100, 100, 500)):
                 line = av.Packet(f"line {number}".encode())
                 line.stream, line.time_base = text, Fraction(1, 1000)
-                line.pts = line.dts = 100 + 400 * number
+                line.pts = line.dts = start
                 line.duration = 300
                 out.mux(line)
 

@@ -122,7 +122,7 @@ def upscale(
         codec=None if codec is CodecChoice.keep else codec.value,
         quality=quality,
         preset=preset,
-        segment=segment or SEGMENT_FRAMES,
+        segment=SEGMENT_FRAMES if segment is None else segment,
         max_pixels=max_pixels,
     )
     tasks = plan_tasks(inputs, output, upscaler.scale, image_format.value, suffix)

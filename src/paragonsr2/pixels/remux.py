@@ -334,8 +334,10 @@ def _copied(source: InputContainer, outputs: Mapping[int, Any], clip: Clip) -> I
         back = round(shift / packet.time_base)
         dts = packet.dts if packet.dts is not None else packet.pts
         dts = last.get(index, -1) + 1 if dts is None else dts - back
-        if index in last and dts <= last[index]:
-            dts = last[index] + 1
+        # Lines of a subtitle may stand at the same time, sound may not.
+        apart = 0 if packet.stream.type in ("subtitle", "data") else 1
+        if index in last:
+            dts = max(dts, last[index] + apart)
         pts = dts if packet.pts is None else max(packet.pts - back, dts)
         last[index] = packet.dts = dts
         packet.pts = pts

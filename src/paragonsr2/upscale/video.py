@@ -206,8 +206,9 @@ def _tile_of_before(upscaler: Upscaler, store: SegmentStore) -> Generator[None]:
     tile.
     """
     tile = upscaler.tile
-    if upscaler.automatic_tile:
-        upscaler.tile = store.identity().get("tile", tile)
+    before = store.identity().get("tile")
+    if upscaler.automatic_tile and isinstance(before, int):
+        upscaler.tile = before
     try:
         yield
     finally:
