@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,8 +11,6 @@ import pytest
 
 from conftest import ROOT
 from fuzz.bombs import make_bombs, refuse
-
-FUZZ = ROOT / "tests" / "fuzz"
 
 
 def test_claimed_gigapixels_are_refused_cheaply(tmp_path):
@@ -72,19 +71,27 @@ def test_memory_does_not_grow_with_the_length_of_an_image(tmp_path):
     assert int(done.stdout) < whole / 2
 
 
-def test_spoiled_images_are_outputs_or_one_line(tmp_path):
+def fuzz_program(name, *options):
+    """Run a program of tests/fuzz; what it prints."""
+    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, FUZZ / "run.py", "--cases", "60", "--seed", "7"],
+        [sys.executable, "-m", f"fuzz.{name}", *options],
         capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert sum(json.loads(done.stdout)["counts"].values()) == 60
+    return json.loads(done.stdout)
+
+
+def test_spoiled_images_are_outputs_or_one_line():
+    report = fuzz_program("run", "--cases", "60", "--seed", "7")
+    assert sum(report["counts"].values()) == 60
+
+
+def test_spoiled_clips_are_outputs_or_one_line():
+    report = fuzz_program("run", "--clips", "--cases", "12", "--seed", "7")
+    assert sum(report["counts"].values()) == 12
 
 
 def test_killed_runs_leave_whole_files_only():
-    done = subprocess.run(
-        [sys.executable, FUZZ / "kill.py", "--kills", "3", "--seed", "3"],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout)["kills"] == 3
+    assert fuzz_program("kill", "--kills", "3", "--seed", "3")["kills"] == 3

@@ -2,7 +2,7 @@
 
 ::
 
-    python tests/fuzz/bombs.py --result results/robustness/bombs.json
+    PYTHONPATH=tests python -m fuzz.bombs --result results/robustness/bombs.json
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 ::
 
-    python tests/fuzz/kill.py --kills 50 --result results/robustness/kill_images.json
+    PYTHONPATH=tests python -m fuzz.kill --kills 50 --result results/robustness/kill_images.json
 
 After every kill each output that is there is compared with that of a run in peace, byte for byte.
 A last run must finish the folder, keep what was finished before, and leave no temporary file.

@@ -2,7 +2,9 @@
 
 ::
 
-    python tests/fuzz/run.py --cases 2000 --result results/robustness/fuzz_images.json
+    export PYTHONPATH=tests
+    python -m fuzz.run --cases 2000 --result results/robustness/fuzz_images.json
+    python -m fuzz.run --clips --cases 300 --result results/robustness/fuzz_clips.json
 
 One worker process takes many files and is started anew after a crash or a hang. The same seed
 makes the same files. Inputs that fail are kept in ``--keep``.
@@ -23,13 +25,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from corpus import make_corpus
-from mutate import mutate
-
-HERE = Path(__file__).parent
+from fuzz.clip_corpus import make_clip_corpus
+from fuzz.corpus import make_corpus
+from fuzz.mutate import mutate
 
 #: Seconds after which a case hangs.
 HANG = 10.0
+
+#: Seconds that a worker may take to begin.
+START = 120.0
 
 
 class Worker:
@@ -42,7 +46,7 @@ class Worker:
     def start(self) -> None:
         """Begin, or begin anew."""
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "worker.py")],
+            [sys.executable, "-m", "fuzz.worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr,
         )  # fmt: skip
 
@@ -78,6 +82,7 @@ class Report:
     Attributes:
         counts: cases by what came of them, ``done`` and ``failed`` being right.
         by_format: the same for each suffix.
+        refused_unspoiled: files that are refused as they are, and why.
         wrong: the cases that were neither an output nor a line.
         slowest: seconds of the slowest case.
         stderr: what libraries printed by themselves; it should be nothing.
@@ -85,9 +90,16 @@ class Report:
 
     counts: Counter[str] = field(default_factory=Counter)
     by_format: dict[str, Counter[str]] = field(default_factory=dict)
+    refused_unspoiled: dict[str, str] = field(default_factory=dict)
     wrong: list[dict[str, str]] = field(default_factory=list)
     slowest: float = 0.0
     stderr: str = ""
+
+
+def target_of(source: Path) -> Path:
+    """Where the output of a case goes: what is not written, or slowly, becomes something else."""
+    suffix = {".avif": ".png", ".avi": ".mkv", ".ts": ".mkv"}.get(source.suffix, source.suffix)
+    return source.parent / "out" / f"{source.stem}{suffix}"
 
 
 def judge(answer: dict[str, str], target: Path) -> str:
@@ -102,27 +114,35 @@ def judge(answer: dict[str, str], target: Path) -> str:
     return status
 
 
-def fuzz(cases: int, seed: int, keep: Path | None = None, patience: float = HANG) -> Report:
-    """Spoil ``cases`` files, all formats in turn, and see what becomes of them."""
-    corpus = make_corpus()
+def fuzz(
+    corpus: dict[str, bytes],
+    cases: int,
+    seed: int,
+    keep: Path | None = None,
+    patience: float = HANG,
+) -> Report:
+    """Spoil ``cases`` files of ``corpus``, all in turn, and see what becomes of them."""
     names = sorted(corpus)
     report = Report()
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as stderr:
         worker = Worker(stderr)
-        # The first answer waits for the start of Python.
-        whole = Path(folder, "whole.png")
-        whole.write_bytes(corpus["rgb.png"])
-        answer = worker.ask(whole, Path(folder, "first.png"), 120.0)
-        assert answer["status"] == "done", answer
+        for name in names:
+            source = Path(folder, name)
+            target = target_of(source)
+            source.write_bytes(corpus[name])
+            # The first answer waits for the start of Python.
+            answer = worker.ask(source, target, START)
+            if answer["status"] != "done":
+                report.refused_unspoiled[name] = answer["message"].replace(folder, "")
+            target.unlink(missing_ok=True)
+        whole = Path(folder, names[0])
         for number in range(cases):
             name = names[number % len(names)]
             rng = random.Random(f"{seed}-{number}")
             content = mutate(corpus[name], rng)
             source = Path(folder, f"{number}-{name}")
             source.write_bytes(content)
-            # AVIF is slow to encode, and what is fuzzed is reading.
-            suffix = ".png" if source.suffix == ".avif" else source.suffix
-            target = Path(folder, "out", f"{number}{suffix}")
+            target = target_of(source)
             started = time.perf_counter()
             answer = worker.ask(source, target, patience)
             report.slowest = max(report.slowest, time.perf_counter() - started)
@@ -136,7 +156,8 @@ def fuzz(cases: int, seed: int, keep: Path | None = None, patience: float = HANG
                     (keep / source.name).write_bytes(content)
             if answer["status"] in ("crash", "hang"):
                 worker.start()
-                worker.ask(whole, Path(folder, "first.png"), 120.0)
+                worker.ask(whole, target_of(whole), START)
+                target_of(whole).unlink(missing_ok=True)
             source.unlink()
             target.unlink(missing_ok=True)
         left = [path.name for path in Path(folder).glob("out/*")]
@@ -150,22 +171,29 @@ def fuzz(cases: int, seed: int, keep: Path | None = None, patience: float = HANG
 
 def main() -> None:
     """Fuzz and write the result file; exit 1 if anything was wrong."""
+    import av
     import pyvips
 
     from paragonsr2.measure.machine import write_result
 
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clips", action="store_true", help="clips in place of images")
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="folder for inputs that went wrong")
     parser.add_argument("--result", type=Path)
     options = parser.parse_args()
     started = time.perf_counter()
-    report = fuzz(options.cases, options.seed, options.keep)
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = make_clip_corpus(Path(folder)) if options.clips else make_corpus()
+    report = fuzz(corpus, options.cases, options.seed, options.keep)
+    kind = "clips" if options.clips else "images"
     result = {
-        "what": "spoiled image files through the upscaler, in a worker process",
+        "what": f"spoiled {kind} through the upscaler, in a worker process",
         "cases": options.cases,
         "seed": options.seed,
+        "files": len(corpus),
+        "refused_unspoiled": report.refused_unspoiled,
         "counts": dict(report.counts),
         "by_format": {key: dict(value) for key, value in sorted(report.by_format.items())},
         "wrong": report.wrong,
@@ -173,6 +201,7 @@ def main() -> None:
         "slowest_seconds": round(report.slowest, 2),
         "seconds": round(time.perf_counter() - started, 1),
         "libvips": ".".join(str(pyvips.version(part)) for part in range(3)),
+        "av": av.__version__,
     }
     print(json.dumps(result, indent=1))
     if options.result:
