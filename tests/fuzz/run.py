@@ -85,6 +85,7 @@ class Report:
         refused_unspoiled: files that are refused as they are, and why.
         wrong: the cases that were neither an output nor a line.
         slowest: seconds of the slowest case.
+        work_folders: of clips that broke off, which keep what is done to go on from there.
         stderr: what libraries printed by themselves; it should be nothing.
     """
 
@@ -93,6 +94,7 @@ class Report:
     refused_unspoiled: dict[str, str] = field(default_factory=dict)
     wrong: list[dict[str, str]] = field(default_factory=list)
     slowest: float = 0.0
+    work_folders: int = 0
     stderr: str = ""
 
 
@@ -160,7 +162,8 @@ def fuzz(
                 target_of(whole).unlink(missing_ok=True)
             source.unlink()
             target.unlink(missing_ok=True)
-        left = [path.name for path in Path(folder).glob("out/*")]
+        left = [path.name for path in Path(folder).glob("out/*") if not path.is_dir()]
+        report.work_folders = sum(path.is_dir() for path in Path(folder).glob("out/.*"))
         if left:
             report.wrong.append({"case": "all", "what": "leftovers", "message": str(left[:5])})
         worker.close()
@@ -197,6 +200,7 @@ def main() -> None:
         "counts": dict(report.counts),
         "by_format": {key: dict(value) for key, value in sorted(report.by_format.items())},
         "wrong": report.wrong,
+        "work_folders_left": report.work_folders,
         "stderr": report.stderr,
         "slowest_seconds": round(report.slowest, 2),
         "seconds": round(time.perf_counter() - started, 1),
