@@ -20,15 +20,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
+from clips import irregular, make_clip
 from conftest import photo_like
 from paragonsr2.app.jobs import Choice, Workshop
 from paragonsr2.app.limits import Limits
 from paragonsr2.app.store import Store, harmless_name, remove_leftovers
 from paragonsr2.cli.main import main
-from paragonsr2.errors import InputError, OptionError, OutputError
+from paragonsr2.errors import InputError, OptionError, OutputError, ParagonError
 from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.line import Task
 from paragonsr2.upscale.upscaler import Upscaler
@@ -182,6 +184,40 @@ def test_a_result_is_what_the_command_makes_of_the_file(
     assert result.item.path.read_bytes() == target.read_bytes()
     assert result.item.name == f"my photo_x2{suffix}"
     assert (result.before.width, result.after.width, result.after.height) == (32, 64, 48)
+
+
+@pytest.fixture
+def clip(tmp_path):
+    path = tmp_path / "clip.mkv"
+    make_clip(path, irregular(30), sounds=1)
+    return path
+
+
+def test_a_clip_becomes_what_the_command_makes_of_it(make_workshop, clip, tmp_path):
+    workshop = make_workshop()
+    with workshop.store.write("my clip.mkv", ".mkv", 0) as upload:
+        shutil.copy2(clip, upload.path)
+    result = workshop.start(upload.token, Choice("realtime", 2)).future.result()
+    target = tmp_path / "out.mkv"
+    run_task(Task(clip, target), Upscaler("realtime", 2))
+    assert result.item.path.read_bytes() == target.read_bytes()
+    assert result.item.name == "my clip_x2.mkv"
+    assert (result.after.width, result.after.height, result.after.frames) == (128, 72, 30)
+    with Image.open(upload.shown) as before, Image.open(result.item.shown) as after:
+        assert (before.size, after.size) == ((64, 36), (128, 72))
+        small = np.asarray(after.resize(before.size), dtype=float)
+        assert np.abs(small - np.asarray(before, dtype=float)).mean() < 8, "the same frame"
+
+
+@pytest.mark.parametrize("limits", [{"job_seconds": 0}, {"disk_bytes": 64_000}])
+def test_a_clip_that_takes_too_much_ends_without_a_trace(make_workshop, clip, limits):
+    workshop = make_workshop(**limits)
+    with workshop.store.write("clip.mkv", ".mkv", 0) as upload:
+        shutil.copy2(clip, upload.path)
+    job = workshop.start(upload.token, Choice("bicubic", 2))
+    with pytest.raises(ParagonError, match="than the page allows"):
+        job.future.result()
+    assert len(list(workshop.store.root.iterdir())) == 1
 
 
 def test_a_choice_that_is_not_offered_is_refused(make_workshop):
@@ -367,6 +403,7 @@ def hostile_uploads():
             rng.randbytes(5000), rng.randbytes(150_000),
         )
     ]  # fmt: skip
+    pairs += [(f"bad.{suffix}", rng.randbytes(3000)) for suffix in ("mp4", "mkv", "avi", "ts")]
     for kind, content in good.items():
         pairs += [
             (f"cut.{kind.lower()}", content[: len(content) * part // 5]) for part in (1, 2, 3, 4)

@@ -6,17 +6,20 @@ import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from paragonsr2.app.limits import Limits
 from paragonsr2.app.preview import Size, make_preview
-from paragonsr2.app.store import Item, Store
+from paragonsr2.app.store import Item, Store, folder_bytes
 from paragonsr2.errors import ImageError, InputError, OptionError, ParagonError
 from paragonsr2.pixels.formats import FORMATS, READABLE, WRITABLE, kept_suffix
+from paragonsr2.pixels.remux import target_suffix
+from paragonsr2.pixels.video import VIDEO_SUFFIXES, is_video
 from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.line import Task
 from paragonsr2.upscale.upscaler import Upscaler
+from paragonsr2.upscale.video import VideoOptions
 from paragonsr2.variants import SCALES
 from paragonsr2.weights.catalogue import entries
 
@@ -37,7 +40,7 @@ class Choice:
     Attributes:
         model: a key of :func:`offered`.
         scale: one that the model is offered with.
-        image_format: ``keep`` or one of :data:`paragonsr2.pixels.formats.WRITABLE`.
+        image_format: of pictures, ``keep`` or one of :data:`paragonsr2.pixels.formats.WRITABLE`.
     """
 
     model: str
@@ -178,35 +181,48 @@ class Workshop:
         upscaler = self._open(choice.model, choice.scale)
         max_pixels = self.limits.result_pixels // choice.scale**2
 
-        def tell(_: Task, share: float) -> None:
-            job.advance(share)
-
         with self.store.use(token) as source:
             before = make_preview(source.path, source.shown, max_pixels=max_pixels)
-            # An uncompressed result of 4 channels of 16 bit is the most that can come of it.
-            most = before.pixels * choice.scale**2 * 8
+            most = self._largest_result(before, choice.scale)
             name, suffix = _result_name(source, choice)
             with self.store.write(name, suffix, most, source.owner) as result:
+
+                def check_size() -> None:
+                    if folder_bytes(result.path.parent) > most:
+                        raise JobStoppedError("the result is larger than the page allows")
+
+                def tell(_: Task, share: float) -> None:
+                    check_size()
+                    job.advance(share)
+
                 outcome = run_task(
                     Task(source.path, result.path),
                     upscaler,
                     max_pixels=max_pixels,
+                    video=VideoOptions(max_pixels=max_pixels),
                     progress=tell,
                 )
                 if outcome.status != "done":
                     raise ImageError(outcome.message.replace(str(source.path), source.name))
+                check_size()
                 after = make_preview(
                     result.path, result.shown, max_pixels=self.limits.result_pixels
                 )
         return Result(
             item=result,
             before=before,
-            after=after,
+            after=replace(after, frames=outcome.frames or None),
             file_bytes=result.path.stat().st_size,
             seconds=outcome.seconds,
             backend=upscaler.backend.name,
             message=outcome.message,
         )
+
+    def _largest_result(self, before: Size, scale: int) -> int:
+        if before.frames is not None:
+            return self.limits.disk_bytes // 4
+        # More than 4 channels of 16 bits without compression cannot come of a picture.
+        return before.pixels * scale**2 * 8
 
     def _open(self, model: str, scale: int) -> Upscaler:
         key = (model, scale)
@@ -225,13 +241,19 @@ def suffix_of(name: str) -> str:
         InputError: another one, or none.
     """
     suffix = PurePath(name).suffix.lower()
-    if suffix not in READABLE:
+    if suffix not in READABLE | VIDEO_SUFFIXES:
         known = ", ".join(form.title for form in FORMATS.values())
-        raise InputError(f"'{name[-40:]}' is no file that the page reads; it reads {known}")
+        raise InputError(
+            f"'{name[-40:]}' is no file that the page reads; it reads {known} and video"
+        )
     return suffix
 
 
 def _result_name(source: Item, choice: Choice) -> tuple[str, str]:
-    kept = choice.image_format == "keep"
-    suffix = kept_suffix(Path(source.name)) if kept else WRITABLE[choice.image_format].suffixes[0]
+    if is_video(source.path):
+        suffix = target_suffix(Path(source.name))
+    elif choice.image_format == "keep":
+        suffix = kept_suffix(Path(source.name))
+    else:
+        suffix = WRITABLE[choice.image_format].suffixes[0]
     return f"{PurePath(source.name).stem}_x{choice.scale}{suffix}", suffix.lower()

@@ -16,6 +16,7 @@ from paragonsr2.app.preview import Size
 from paragonsr2.app.routes import examples
 from paragonsr2.errors import ParagonError
 from paragonsr2.pixels.formats import FORMATS, READABLE, WRITABLE
+from paragonsr2.pixels.video import VIDEO_SUFFIXES
 from paragonsr2.variants import VARIANTS
 
 #: Seconds between two looks at a job.
@@ -70,7 +71,7 @@ def build_page(workshop: Workshop, *, local: bool) -> gr.Blocks:
                         *((form.title, name) for name, form in WRITABLE.items()),
                     ],
                     value="keep",
-                    label="Save as",
+                    label="Save pictures as",
                     elem_id="format",
                     filterable=False,
                 )
@@ -186,11 +187,11 @@ def _scales(scales: tuple[int, ...]) -> list[tuple[str, int]]:
 
 
 def _drop_zone(limits: Limits) -> str:
-    accepted = ",".join(sorted(READABLE))
+    accepted = ",".join(sorted(READABLE | VIDEO_SUFFIXES))
     known = ", ".join(form.title for form in FORMATS.values())
     names = ",".join(examples())
     return (
-        f'<paragon-drop accept="{accepted}" hint="{known}; up to '
+        f'<paragon-drop accept="{accepted}" hint="{known}, video; up to '
         f'{limits.upload_bytes / 1e6:g} MB" most="{limits.upload_bytes}" '
         f'examples="{html.escape(names)}"></paragon-drop>'
     )
@@ -243,5 +244,6 @@ def _finished(result: Result) -> str:
 
 
 def _size_text(size: Size) -> str:
-    pages = f" × {size.pages} pages" if size.pages > 1 else ""
-    return f"{size.width} × {size.height}{pages}"
+    count = f", {size.pages} pages" if size.pages > 1 else ""
+    count = f", {size.frames} frames" if size.frames else count
+    return f"{size.width} × {size.height}{count}"

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from paragonsr2.errors import ImageError, ImageTooLargeError
 from paragonsr2.pixels import formats
+from paragonsr2.pixels.video import is_video, probe, read_frames
 
 #: libvips as that module leaves it: without the loaders that hostile files may not reach.
 pyvips = formats.pyvips
@@ -15,28 +16,37 @@ pyvips = formats.pyvips
 #: Largest side of a shown copy; browsers keep 4 bytes for each of its pixels.
 MAX_SIDE = 6144
 
+#: The frame of a clip that is shown, if it has so many: the first ones are often black.
+SHOWN_FRAME = 24
+
 
 @dataclass(frozen=True)
 class Size:
-    """Width and height in pixels of one page, and how many there are."""
+    """Width and height in pixels of one page or frame.
+
+    Attributes:
+        pages: of an animation or document.
+        frames: of a clip, 0 while they are not counted; None for a picture.
+    """
 
     width: int
     height: int
     pages: int = 1
+    frames: int | None = None
 
     @property
     def pixels(self) -> int:
-        """Of all pages."""
-        return self.width * self.height * self.pages
+        """Of all pages or frames."""
+        return self.width * self.height * self.pages * (self.frames or 1)
 
 
 def make_preview(source: Path, target: Path, *, max_pixels: int) -> Size:
-    """Write the first page of ``source`` as an 8-bit sRGB PNG, upright.
+    """Write a page or frame of ``source`` as an 8-bit sRGB PNG, upright.
 
     Args:
-        source: an image file.
+        source: an image or video file.
         target: a ``.png`` to write, its sides at most :data:`MAX_SIDE`.
-        max_pixels: refuse an image that claims more, all pages together, before decoding it.
+        max_pixels: refuse what claims more, all pages together or in a frame, before decoding.
 
     Returns:
         The upright size of ``source``.
@@ -45,6 +55,8 @@ def make_preview(source: Path, target: Path, *, max_pixels: int) -> Size:
         ImageError: no image, or a damaged one.
         ImageTooLargeError: more than ``max_pixels``.
     """
+    if is_video(source):
+        return _clip_preview(source, target, max_pixels)
     try:
         size = _size(cast(Any, pyvips.Image).new_from_file(str(source), access="sequential"))
         if size.pixels > max_pixels:
@@ -60,6 +72,35 @@ def make_preview(source: Path, target: Path, *, max_pixels: int) -> Size:
         # libvips' own words name the path, which is no visitor's business.
         raise ImageError("this is no readable picture, or it is damaged or cut short") from error
     return size
+
+
+def _clip_preview(source: Path, target: Path, max_pixels: int) -> Size:
+    try:
+        clip = probe(source, max_pixels=max_pixels)
+        pixels = None
+        for frame in read_frames(clip):
+            pixels = pixels if frame.pixels is None else frame.pixels
+            if frame.index >= SHOWN_FRAME:
+                break
+    except ImageTooLargeError as error:
+        limit = f"{max_pixels / 1e6:.1f} megapixels"
+        raise ImageTooLargeError(
+            f"the clip's frames are too large; at this scale the page takes {limit}"
+        ) from error
+    except ImageError as error:
+        raise ImageError("this is no readable clip, or it is damaged") from error
+    if pixels is None:
+        raise ImageError("this clip has no frame that can be read")
+    height, width, bands = pixels.shape
+    deep = pixels.dtype.itemsize == 2
+    shown = cast(Any, pyvips.Image).new_from_memory(
+        pixels.tobytes(), width, height, bands, "ushort" if deep else "uchar"
+    )
+    shown = (shown >> 8 if deep else shown).cast("uchar").copy(interpretation="srgb")
+    if max(width, height) > MAX_SIDE:
+        shown = shown.thumbnail_image(MAX_SIDE, size="down")
+    shown.write_to_file(str(target), compression=1)
+    return Size(width, height, frames=0)
 
 
 def _size(image: Any) -> Size:

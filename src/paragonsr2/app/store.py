@@ -149,7 +149,7 @@ class Store:
         """Bytes of all files, and those that are still being written at their largest."""
         with self._lock:
             items = list(self._items.values())
-        return sum(max(item.reserved, _size(item.path.parent)) for item in items)
+        return sum(max(item.reserved, folder_bytes(item.path.parent)) for item in items)
 
     def close(self) -> None:
         """Remove everything."""
@@ -196,11 +196,14 @@ def harmless_name(name: str) -> str:
     return plain[:_LONGEST_NAME] or "file"
 
 
-def _size(folder: Path) -> int:
-    try:
-        return sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder))
-    except OSError:  # removed meanwhile
-        return 0
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder; what is removed meanwhile does not count."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += Path(place, name).lstat().st_size
+    return total
 
 
 def _alive(pid: int) -> bool:

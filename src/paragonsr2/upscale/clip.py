@@ -26,15 +26,16 @@ def run_clip(
         upscaler: that enlarges the frames.
         options: codec and limits.
         overwrite: also where the target is newer than the source.
-        progress: told the share that is done, 0..1, if the clip tells its length.
+        progress: told the share that is done, 0..1, after each frame; 0 if the clip does not
+            tell its length.
     """
     if not overwrite and is_newer(task.target, task.source):
         why = "it is newer than the input; --overwrite replaces it"
         return Outcome(task.source, task.target, "skipped", why)
 
     def report(state: VideoProgress) -> None:
-        if progress is not None and state.total:
-            progress(task, min(state.done / state.total, 1.0))
+        if progress is not None:
+            progress(task, min(state.done / state.total, 1.0) if state.total else 0.0)
 
     started = time.perf_counter()
     try:

@@ -50,7 +50,7 @@ class ParagonDrop extends HTMLElement {
           stroke-linecap="round" stroke-linejoin="round" aria-hidden="true">
           <path d="M12 16V4m0 0L7.5 8.5M12 4l4.5 4.5M4 15v3a2 2 0 0 0 2 2h12a2 2 0 0 0 2-2v-3"/>
         </svg>
-        <strong>Drop, paste or choose a picture</strong><span class="hint"></span>
+        <strong>Drop, paste or choose a picture or clip</strong><span class="hint"></span>
       </button>
       <input type="file" hidden>
       <progress max="1" hidden aria-label="upload"></progress>
