@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -179,6 +182,28 @@ def test_events_are_one_object_a_line_and_end_with_the_summary(tmp_path):
     assert {"input", "share", "finished"} <= set(
         next(event for event in events if event["event"] == "progress")
     )
+
+
+def test_a_line_on_the_terminal_takes_nothing_from_stdout(tmp_path):
+    pty = pytest.importorskip("pty", reason="needs a pseudo-terminal")
+    pictures(tmp_path, "a.png", "b.png")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "paragonsr2", "upscale", str(tmp_path), "-m", "magic"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "NO_COLOR": "1"}
+    ) as process:
+        os.close(theirs)
+        assert process.stdout is not None
+        results = process.stdout.read().decode().split()
+    assert results == [str(tmp_path / name) for name in ("a_x2.png", "b_x2.png")]
+    shown = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+        while piece := os.read(ours, 1 << 16):
+            shown += piece
+    os.close(ours)
+    assert b"2 files" in shown
+    assert b"numpy, tile" in shown
+    assert b"\x1b[3" not in shown  # no colour
 
 
 def test_events_are_silent_unless_asked_for(capsys):

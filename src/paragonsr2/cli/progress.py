@@ -43,6 +43,9 @@ class ProgressLine:
                 console=Console(stderr=True),
                 transient=True,
                 expand=True,
+                # Results go above the line where both are the same terminal, and never from a
+                # pipe or file into the terminal.
+                redirect_stdout=sys.stdout.isatty(),
             )
             self._bar.start()
             self._shown = self._bar.add_task("", total=self.total, count="")
