@@ -18,6 +18,7 @@ from PIL import Image
 from conftest import ROOT, photo_like
 from paragonsr2.errors import ConfigError, TrainingError
 from paragonsr2.measure.quality import shrink
+from paragonsr2.network.generator import build
 from paragonsr2.training.config import RunConfig, ScheduleConfig, load_config
 from paragonsr2.training.data import CropSampler, Pair
 from paragonsr2.training.loop import STATE_FILE, Trainer, learning_rate
@@ -237,9 +238,25 @@ def test_unreadable_configuration(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda p: p.stem)
-def test_shipped_configurations_load_and_name_the_schema(path):
-    load_config(path)
+def test_shipped_configurations_run_two_steps_and_name_the_schema(path, tmp_path):
     assert path.read_text().startswith("#:schema ./schema.json\n")
+    for name, size in (("train", (136, 140)), ("val", (136, 132))):
+        (tmp_path / name).mkdir()
+        Image.fromarray(photo_like(*size, seed=1)).save(tmp_path / name / "0.png")
+    small = [f'data.train=["{tmp_path}/train"]', f"data.val={tmp_path}/val", "data.patch=16"]
+    small += ["data.batch=2", f"data.cache={tmp_path}/cache", "schedule.steps=2"]
+    small += ["run.threads=1", "run.device=cpu", "run.compile=false", f"run.output={tmp_path}/run"]
+    if load_config(path).degradation.kind == "codec":
+        small += ["degradation.cached_clips=2", "degradation.codec.frames=[2, 2]"]
+    net = load_config(path).network
+    if net.pretrain is not None:
+        start = tmp_path / "start.safetensors"
+        save_checkpoint(start, build(net.variant, 2, expansion=net.expansion), net.variant)
+        small.append(f"network.pretrain={start}")
+    lines = []
+    Trainer(load_config(path, small), log=lines.append).run()
+    assert not [line for line in lines if "unusual" in line]
+    load_checkpoint(tmp_path / "run" / "last.safetensors", arch=net.variant, scale=net.scale)
 
 
 def test_the_schema_for_editors_is_current_and_knows_no_null():
