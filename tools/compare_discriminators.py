@@ -46,7 +46,7 @@ class FeatureDistance:
         self.network.eval()
         self.found: list[torch.Tensor] = []
         for stage in STAGES:
-            block = self.network._blocks[stage]  # noqa: SLF001 - it has no public name
+            block = self.network._blocks[stage]
             block.register_forward_hook(lambda _m, _i, out: self.found.append(out))
 
     @torch.no_grad()

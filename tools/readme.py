@@ -1,4 +1,4 @@
-"""Fill the tables of README.md from result files; ``--check`` only says whether they are current.
+"""Fill the tables of the pages from result files; ``--check`` only says whether they are current.
 
 Each table stands between ``<!-- name -->`` and ``<!-- /name -->``.
 """
@@ -17,7 +17,6 @@ from paragonsr2.measure.quality import decibel
 from paragonsr2.variants import SCALES, VARIANTS
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
 RESULTS = ROOT / "results"
 SETS = ("Set5", "Set14", "Urban100-20")
 
@@ -108,18 +107,49 @@ def peers() -> str:
     return "\n\n".join([head, rows(*lines), *notes])
 
 
-TABLES: dict[str, Callable[[], str]] = {"variants": variants, "speed": speed, "peers": peers}
+def memory() -> str:
+    """Memory that training takes."""
+    lines = [["variant", "crops", "GiB", "GiB with `network.checkpointing`"]]
+    counted = load("training_memory.json")["rows"]
+    for plain, again in zip(counted[::2], counted[1::2], strict=True):
+        crops = f"{plain['batch']} of {plain['patch']}x{plain['patch']}"
+        lines.append(
+            [f"`{plain['variant']}`", crops, f"{plain['total_gib']}", f"{again['total_gib']}"]
+        )
+    return rows(*lines)
 
 
-def filled(text: str) -> str:
-    """``text`` with every table made anew."""
-    for name, make in TABLES.items():
+def time() -> str:
+    """How long a step and a whole run take."""
+    result = load("speed/training_steps.json")
+    lines = [["configuration", "crops", "seconds per step", "steps", "hours"]]
+    for row in result["rows"]:
+        hours = math.ceil(row["seconds_per_step"] * row["steps"] / 360) / 10
+        lines.append([
+            f"`{row['configuration']}`", f"{row['batch']} of {row['patch']}x{row['patch']}",
+            f"{row['seconds_per_step']:.2f}", f"{row['steps']:,}", f"{hours:,}",
+        ])  # fmt: skip
+    head = f"Measured on a CPU ({machine(result)}), the hours computed from it; none on a GPU."
+    return "\n\n".join([head, rows(*lines)])
+
+
+#: The tables of each page.
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"variants": variants, "speed": speed, "peers": peers},
+    "docs/training.md": {"memory": memory, "time": time},
+}
+
+
+def filled(page: str) -> str:
+    """The text of ``page`` with every table made anew."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for name, make in PAGES[page].items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         text, count = re.subn(
             pattern, lambda m, make=make: f"{m[1]}{make()}\n{m[2]}", text, flags=re.DOTALL
         )
         if count != 1:
-            sys.exit(f"README.md has {count} places for the table '{name}'")
+            sys.exit(f"{page} has {count} places for the table '{name}'")
     return text
 
 
@@ -141,16 +171,19 @@ def measure_costs() -> None:
 def main() -> None:
     """Fill, check or measure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit 1 if README.md is not current")
+    parser.add_argument("--check", action="store_true", help="exit 1 if one is not current")
     parser.add_argument("--costs", action="store_true", help="count the networks' costs first")
     options = parser.parse_args()
     if options.costs:
         measure_costs()
-    before = README.read_text(encoding="utf-8")
-    after = filled(before)
-    if options.check:
-        sys.exit(0 if before == after else "README.md is not current: python tools/readme.py")
-    README.write_text(after, encoding="utf-8")
+    for page in PAGES:
+        after = filled(page)
+        path = ROOT / page
+        if path.read_text(encoding="utf-8") == after:
+            continue
+        if options.check:
+            sys.exit(f"{page} is not current: python tools/readme.py")
+        path.write_text(after, encoding="utf-8")
 
 
 if __name__ == "__main__":
