@@ -95,9 +95,16 @@ def test_a_changed_file_is_refused(tmp_path, monkeypatch):
         bundled_bytes(entry, "onnx")
 
 
+def test_every_bundled_model_is_found_by_what_the_command_takes():
+    for entry in entries():
+        assert find(entry.model, entry.scale) == entry
+
+
 def test_what_is_not_bundled_is_said():
     with pytest.raises(WeightsError, match="realtime x2"):
         find("pro", 8)
+    with pytest.raises(WeightsError, match="no impossible weights of realtime x2"):
+        find("realtime:impossible", 2)
     with pytest.raises(OptionError, match=r"bicubic, magic"):
         find("huge", 2)
 

@@ -1,9 +1,9 @@
 """Compute the memory that training a tier takes on a GPU, from its own graph.
 
 Writes ``results/training_memory.json``. What a forward pass keeps for the backward pass is
-counted tensor by tensor, under bfloat16 autocast, in one pass of one crop on the CPU; with
-checkpointing, a block keeps its input and is computed again alone. Weights, gradients, both
-moments of Adam and the average are float32. Workspaces of the engine come on top.
+counted tensor by tensor, under bfloat16 autocast, in one pass of a 32x32 crop on the CPU, and
+taken by area; with checkpointing, a block keeps its input and is computed again alone. Weights,
+gradients, both moments of Adam and the average are float32. Workspaces of the engine come on top.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch import Tensor
 from paragonsr2.measure.machine import write_result
 from paragonsr2.network.generator import build
 from paragonsr2.training.config import load_config
+
+SIDE = 32
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "results" / "training_memory.json"
@@ -48,13 +50,13 @@ class Kept:
         )
 
 
-def activations(variant: str, scale: int, patch: int, expansion: int, *, again: bool) -> int:
-    """Bytes kept per crop; ``again`` recomputes each block in the backward pass."""
+def activations(variant: str, scale: int, expansion: int, *, again: bool) -> int:
+    """Bytes kept of a crop of :data:`SIDE`; ``again`` computes each block again."""
     network = build(variant, scale, expansion=expansion).train()
     blocks = 0
     largest = 0
     if again:
-        features = torch.rand(1, network.conv_in.out_channels, patch, patch, requires_grad=True)
+        features = torch.rand(1, network.conv_in.out_channels, SIDE, SIDE, requires_grad=True)
         for group in network.groups:
             for block in group.blocks:
                 with Kept() as kept, torch.autocast("cpu", torch.bfloat16):
@@ -63,7 +65,7 @@ def activations(variant: str, scale: int, patch: int, expansion: int, *, again: 
                 blocks += features.numel() * features.element_size()
             group.blocks = torch.nn.ModuleList()
     with Kept() as kept, torch.autocast("cpu", torch.bfloat16):
-        network(torch.rand(1, 3, patch, patch))
+        network(torch.rand(1, 3, SIDE, SIDE))
     return kept.bytes() + largest + blocks
 
 
@@ -75,7 +77,8 @@ def main() -> None:
         net, patch, batch = config.network, config.data.patch, config.data.batch
         weights = sum(p.numel() for p in build(variant, 2, expansion=net.expansion).parameters())
         for again in (False, True):
-            crop = activations(variant, net.scale, patch, net.expansion, again=again)
+            small = activations(variant, net.scale, net.expansion, again=again)
+            crop = small * patch**2 // SIDE**2
             rows.append(
                 {
                     "variant": variant,
@@ -88,7 +91,7 @@ def main() -> None:
                     "total_gib": round((weights * 20 + crop * batch) / 2**30, 2),
                 }
             )
-            print(rows[-1])
+            print(rows[-1], flush=True)
     write_result(RESULT, {"precision": "bf16 autocast, float32 state", "rows": rows})
 
 

@@ -68,8 +68,7 @@ def offered() -> dict[str, tuple[int, ...]]:
     """Models and their scales: the bundled networks, then the classical resizes to compare."""
     models: dict[str, tuple[int, ...]] = {}
     for entry in entries():
-        if entry.kind == "fidelity":
-            models[entry.variant] = (*models.get(entry.variant, ()), entry.scale)
+        models[entry.model] = (*models.get(entry.model, ()), entry.scale)
     return models | dict.fromkeys(CLASSICAL, tuple(SCALES))
 
 

@@ -279,7 +279,7 @@ def _compare(
         quality = {name: row["psnr_y"] for name, row in entry.quality.items()}
         ours.append(
             Ours(
-                _short(entry), entry.variant, entry.kmacs_per_pixel,
+                entry.model, entry.variant, entry.kmacs_per_pixel,
                 quality.get("Set5"), quality.get("Set14"), runs,
             )
         )  # fmt: skip
@@ -288,11 +288,6 @@ def _compare(
         return OnnxBackend(content, device="cpu", threads=threads).run
 
     return compare(ours, read_peers(table), size, open_onnx, patience, _say)
-
-
-def _short(entry: Entry) -> str:
-    """Variant and, where it is not the usual one, what it was trained for."""
-    return entry.variant if entry.kind == "fidelity" else f"{entry.variant} {entry.kind}"
 
 
 def _plot(compared: Comparison, title: str, path: Path) -> None:

@@ -28,7 +28,7 @@ class PrecisionChoice(enum.StrEnum):
 
 
 MODEL_HELP = (
-    "realtime, stream, photo or pro; bicubic or magic[:ALPHA]; "
+    "realtime, stream, photo or pro; stream:compressed; bicubic or magic[:ALPHA]; "
     "or an .onnx, .engine, .safetensors or .pth."
 )
 

@@ -46,6 +46,11 @@ class Entry:
     quality: Mapping[str, Mapping[str, float]]
 
     @property
+    def model(self) -> str:
+        """What ``--model`` takes, such as ``realtime`` or ``stream:compressed``."""
+        return self.variant if self.kind == "fidelity" else f"{self.variant}:{self.kind}"
+
+    @property
     def name(self) -> str:
         """Such as ``paragonsr2_realtime_x2_fidelity``."""
         return f"paragonsr2_{self.variant}_x{self.scale}_{self.kind}"
@@ -65,24 +70,32 @@ def entries() -> tuple[Entry, ...]:
         raise WeightsError(f"the catalogue of weights is damaged ({error}); reinstall") from error
 
 
-def find(variant: str, scale: int, kind: str = "fidelity") -> Entry:
-    """The bundled model of a variant and scale.
+def find(model: str, scale: int) -> Entry:
+    """The bundled model of a name and scale.
+
+    Args:
+        model: a variant, or ``variant:kind`` such as ``stream:compressed``; alone it is the
+            fidelity model.
+        scale: 2, 3, 4 or 8.
 
     Raises:
         OptionError: there is no such variant.
         WeightsError: it is not bundled.
     """
+    variant, _, kind = model.partition(":")
     try:
-        short = variant_name(variant)
+        wanted = (variant_name(variant), scale, kind or "fidelity")
     except OptionError as error:
         raise OptionError(
             f"{error}; or bicubic, magic[:ALPHA], or an .onnx, .safetensors or .pth file"
         ) from None
     for entry in entries():
-        if (entry.variant, entry.scale, entry.kind) == (short, scale, kind):
+        if (entry.variant, entry.scale, entry.kind) == wanted:
             return entry
-    there = ", ".join(f"{e.variant} x{e.scale}" for e in entries()) or "none"
-    raise WeightsError(f"no {kind} weights of {short} x{scale} are bundled (there are: {there})")
+    there = ", ".join(f"{e.model} x{e.scale}" for e in entries()) or "none"
+    raise WeightsError(
+        f"no {kind or 'fidelity'} weights of {wanted[0]} x{scale} are bundled (there are: {there})"
+    )
 
 
 def bundled_path(entry: Entry, kind: FileKind) -> Path:
