@@ -23,7 +23,8 @@ from paragonsr2.measure.perceptual import gradient_distance, log_spectral_distan
 from paragonsr2.measure.quality import crop_to_multiple, score, shrink
 from paragonsr2.pixels.arrays import Pixels8
 from paragonsr2.pixels.convert import to_float, to_pixels
-from paragonsr2.training.data import list_images, read_rgb
+from paragonsr2.pixels.files import read_picture
+from paragonsr2.training.pictures import list_images
 from paragonsr2.weights.store import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -70,7 +71,7 @@ def main() -> None:
     distance = FeatureDistance()
     rows: list[dict[str, object]] = []
     pictures: dict[str, list[Pixels8]] = {}
-    originals = [read_rgb(path) for path in list_images([options.data])]
+    originals = [read_picture(path).pixels for path in list_images(options.data)]
     for argument in options.models:
         name, _, path = argument.partition("=")
         checkpoint = load_checkpoint(Path(path))

@@ -133,10 +133,23 @@ def time() -> str:
     return "\n\n".join([head, rows(*lines)])
 
 
+def discriminators() -> str:
+    """What models trained against two discriminators are like."""
+    lines = [["model", "PSNR-Y, dB", "spectrum, dB", "gradients", "features"]]
+    for row in load("perceptual/discriminators_x2.json")["models"]:
+        lines.append([
+            row["model"], decibel(row["psnr_y"]), f"{row['log_spectral_distance_db']:.2f}",
+            f"{row['gradient_histogram_distance']:.4f}",
+            f"{row['efficientnet_lite0_distance']:.4f}",
+        ])  # fmt: skip
+    return rows(*lines)
+
+
 #: The tables of each page.
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"variants": variants, "speed": speed, "peers": peers},
     "docs/training.md": {"memory": memory, "time": time},
+    "docs/decisions/0003-munet.md": {"discriminators": discriminators},
 }
 
 
