@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from paragonsr2.export.onnx import OnnxPrecision, build_onnx
 from paragonsr2.network.generator import ParagonSR2, build
 from paragonsr2.variants import VARIANTS
 
@@ -42,6 +44,26 @@ def small(variant: str, scale: int = 2, *, groups: int = 1, blocks: int = 2) -> 
     torch.manual_seed(3)
     row = replace(VARIANTS[variant], groups=groups, blocks=blocks)
     return stirred(ParagonSR2(row, scale))
+
+
+@functools.cache
+def network_of(variant: str, scale: int) -> ParagonSR2:
+    """A network to export: whole where that is quick, else what holds all that the depth holds.
+
+    Two blocks of an attention network, one of them shifted.
+    """
+    if variant in ("photo", "pro"):
+        return small(variant, scale)
+    torch.manual_seed(3)
+    return stirred(build(variant, scale), 0.02)
+
+
+@functools.cache
+def exported(variant: str, scale: int, opset: int = 18, precision: OnnxPrecision = "fp32") -> bytes:
+    """The graph of :func:`network_of`; made once for all tests, for that takes seconds."""
+    network = network_of(variant, scale)
+    training = {"steps": 3}
+    return build_onnx(network, variant, precision=precision, opset=opset, training=training)
 
 
 @pytest.fixture

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from dataclasses import replace
 
 import pytest
 import yaml
 
+from conftest import ROOT
 from paragonsr2.variants import VARIANTS
 from paragonsr2.weights import cards
 from paragonsr2.weights.cards import HOLE, model_card, openmodeldb
-from paragonsr2.weights.catalogue import Entry
+from paragonsr2.weights.catalogue import Entry, entries
 
 ENTRY = Entry(
     variant="photo",
@@ -129,3 +131,11 @@ def test_the_database_record_follows_the_entry(tmp_path, monkeypatch):
         {"platform": "pytorch", "type": "safetensors", "size": None, "sha256": "b" * 64,
          "urls": []},
     ]  # fmt: skip
+
+
+def test_the_published_descriptions_are_current():
+    written = {path.name: path.read_text() for path in (ROOT / "docs" / "models").iterdir()}
+    tool = runpy.run_path(str(ROOT / "tools" / "cards.py"))
+    assert written == {
+        name: text for entry in entries() for name, text in tool["texts"](entry).items()
+    }

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from conftest import photo_like
+from conftest import exported, network_of, photo_like
 from fake_tensorrt import DataType, FakeTensorRt, inspection, layer
 from paragonsr2.cli.engine import build_or_keep
 from paragonsr2.errors import (
@@ -31,7 +31,6 @@ from paragonsr2.errors import (
     WeightsError,
 )
 from paragonsr2.export.graph import read_graph
-from paragonsr2.export.onnx import build_onnx
 from paragonsr2.export.tensorrt import (
     Order,
     build_engine,
@@ -266,14 +265,13 @@ def test_precision_is_read_from_the_weights_not_the_name(tmp_path, dtype, precis
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("variant", ["realtime", "photo"])
-def test_our_own_exports_are_read(make_small, tmp_path, variant, precision):
-    network = make_small(variant).collapse()
+def test_our_own_exports_are_read(tmp_path, variant, precision):
     path = tmp_path / "exported.onnx"
-    path.write_bytes(build_onnx(network, variant, precision=precision))
+    path.write_bytes(exported(variant, 2, 18, precision))
     graph = read_graph(path)
     assert (graph.precision, graph.input, graph.output) == (precision, "input", "output")
     assert graph.metadata["scale"] == "2"
-    assert graph.metadata["tile_halo"] == str(network.tile_halo)
+    assert graph.metadata["tile_halo"] == str(network_of(variant, 2).tile_halo)
 
 
 def test_what_no_engine_can_be_built_from_is_refused(tmp_path):

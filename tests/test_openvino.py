@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from conftest import photo_like
+from conftest import exported, photo_like
 from paragonsr2.errors import BackendError
-from paragonsr2.export.onnx import build_onnx
 from paragonsr2.upscale.backends import OnnxBackend
 from paragonsr2.upscale.upscaler import Upscaler
 
@@ -22,10 +21,10 @@ def test_openvino_equals_onnx_runtime_on_bundled_weights():
 
 
 @pytest.mark.parametrize("variant", ["stream", "photo"])
-def test_openvino_runs_every_kind_of_block_at_odd_sizes(make_small, variant):
+def test_openvino_runs_every_kind_of_block_at_odd_sizes(variant):
     from paragonsr2.upscale.openvino import OpenVinoBackend
 
-    model = build_onnx(make_small(variant), variant)
+    model = exported(variant, 2)
     ours, theirs = OpenVinoBackend(model, device="cpu"), OnnxBackend(model, device="cpu")
     rng = np.random.default_rng(0)
     for height, width in ((1, 1), (7, 5), (33, 17)):

@@ -3,9 +3,9 @@
     python tools/release.py runs/realtime_x2_fidelity/best.safetensors --kind fidelity \
         --data ../shared/data
 
-Writes the weights and the catalogue under ``src/paragonsr2/weights/files`` and the measured
-quality under ``results/quality``. The catalogue repeats the quality, because an installed
-package has no ``results``; a test keeps the two equal.
+Writes the weights and the catalogue under ``src/paragonsr2/weights/files``, the measured quality
+under ``results/quality`` and the model cards under ``docs/models``. The catalogue repeats the
+quality, because an installed package has no ``results``; a test keeps the two equal.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+
+from cards import write_cards
 
 from paragonsr2.export.release import release_onnx
 from paragonsr2.files import write_atomic
@@ -93,6 +95,7 @@ def main() -> None:
     others = [row for row in table["models"] if (row["variant"], row["scale"], row["kind"]) != key]
     table["models"] = sorted([*others, entry], key=lambda row: (row["parameters"], row["scale"]))
     write_atomic(CATALOGUE, (json.dumps(table, indent=1) + "\n").encode())
+    write_cards()
     for set_name, row in entry["quality"].items():
         print(f"{set_name:<16} {row['psnr_y']:.3f} dB  SSIM {row['ssim_y']:.4f}")
 

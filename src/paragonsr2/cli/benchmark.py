@@ -110,8 +110,7 @@ def benchmark(
 
 
 def _say(what: str) -> None:
-    if sys.stderr.isatty():
-        print(what, file=sys.stderr)
+    print(what, file=sys.stderr, flush=True)
 
 
 def _chosen(names: Sequence[str] | None) -> list[Entry]:

@@ -90,27 +90,40 @@ def check_parity(
         ExportError: the model does not run, gives another shape, NaN or Inf, or is too far
             from PyTorch: FP32 by more than 1e-4 anywhere, FP16 below 50 dB.
     """
-    session = open_session(model)
-    half = session.get_inputs()[0].type == "tensor(float16)"
-    found: list[Parity] = []
+    (found,) = check_parities([model], network, inputs)
+    return found
+
+
+def check_parities(
+    models: Sequence[bytes], network: ParagonSR2, inputs: Iterable[tuple[str, FloatNCHW]]
+) -> list[list[Parity]]:
+    """:func:`check_parity` of several models of one network, which runs once per input."""
+    sessions = [open_session(model) for model in models]
+    found: list[list[Parity]] = [[] for _ in models]
     for name, x in inputs:
         with torch.inference_mode():
             expected = network(torch.from_numpy(x)).numpy()
-        given = x.astype(np.float16) if half else x
-        result = cast(FloatNCHW, session.run(None, {"input": given})[0]).astype(np.float32)
-        if result.shape != expected.shape:
-            raise ExportError(f"{name}: shape {result.shape}, not {expected.shape}")
-        difference = result.astype(np.float64) - expected
-        max_error = float(np.abs(difference).max())
-        mse = float(np.mean(difference**2))
-        psnr = math.inf if mse == 0.0 else -10.0 * math.log10(mse) if mse > 0.0 else math.nan
-        # Not "too far": NaN must fail too.
-        near = psnr >= LEAST_PSNR if half else max_error <= TOLERANCE
-        if not near:
-            limit = f"at least {LEAST_PSNR:g} dB" if half else f"at most {TOLERANCE:g}"
-            raise ExportError(
-                f"the {'FP16' if half else 'FP32'} model differs from PyTorch on {name}: "
-                f"{max_error:.2g}, {psnr:.1f} dB; it must be {limit}. Nothing was written"
-            )
-        found.append(Parity(name, x.shape[2], x.shape[3], max_error, psnr))
+        for session, parities in zip(sessions, found, strict=True):
+            parities.append(_compare(session, name, x, expected))
     return found
+
+
+def _compare(session: ort.InferenceSession, name: str, x: FloatNCHW, expected: FloatNCHW) -> Parity:
+    half = session.get_inputs()[0].type == "tensor(float16)"
+    given = x.astype(np.float16) if half else x
+    result = cast(FloatNCHW, session.run(None, {"input": given})[0]).astype(np.float32)
+    if result.shape != expected.shape:
+        raise ExportError(f"{name}: shape {result.shape}, not {expected.shape}")
+    difference = result.astype(np.float64) - expected
+    max_error = float(np.abs(difference).max())
+    mse = float(np.mean(difference**2))
+    psnr = math.inf if mse == 0.0 else -10.0 * math.log10(mse) if mse > 0.0 else math.nan
+    # Not "too far": NaN must fail too.
+    near = psnr >= LEAST_PSNR if half else max_error <= TOLERANCE
+    if not near:
+        limit = f"at least {LEAST_PSNR:g} dB" if half else f"at most {TOLERANCE:g}"
+        raise ExportError(
+            f"the {'FP16' if half else 'FP32'} model differs from PyTorch on {name}: "
+            f"{max_error:.2g}, {psnr:.1f} dB; it must be {limit}. Nothing was written"
+        )
+    return Parity(name, x.shape[2], x.shape[3], max_error, psnr)

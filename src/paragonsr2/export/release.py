@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 from paragonsr2.errors import ExportError, InputError, OutputError
 from paragonsr2.export.onnx import OPSET, OnnxPrecision, build_onnx
-from paragonsr2.export.parity import Parity, check_parity, extreme_inputs, odd_inputs
+from paragonsr2.export.parity import Parity, check_parities, extreme_inputs, odd_inputs
 from paragonsr2.files import write_atomic
 from paragonsr2.measure.quality import crop_to_multiple, shrink
 from paragonsr2.pixels.arrays import FloatNCHW
@@ -59,25 +61,25 @@ def release_onnx(
         OutputError: the folder cannot be written.
     """
     _require_writable(output)
+    paths = [] if val_dir is None else _picture_paths(val_dir)
     network, about = checkpoint.network, checkpoint.description
     arch = ARCH_PREFIX + about.variant
-    files: list[tuple[Path, bytes]] = []
-    released: list[Released] = []
-    for precision in PRECISIONS:
-        model = build_onnx(
+    models = [
+        build_onnx(
             network,
             about.variant,
             precision=precision,
             opset=opset,
             training=checkpoint.training,
         )
-        parity = check_parity(model, network, odd_inputs())
-        parity += check_parity(model, network, extreme_inputs())
-        if val_dir is not None:
-            parity += check_parity(model, network, _pictures(val_dir, about.scale))
-        path = output / f"{arch}_{precision}.onnx"
-        files.append((path, model))
-        released.append(Released(path, precision, parity))
+        for precision in PRECISIONS
+    ]
+    inputs = chain(odd_inputs(), extreme_inputs(), _pictures(paths, about.scale))
+    parities = check_parities(models, network, inputs)
+    released = [
+        Released(output / f"{arch}_{precision}.onnx", precision, parity)
+        for precision, parity in zip(PRECISIONS, parities, strict=True)
+    ]
     report = {
         "arch": arch,
         "scale": about.scale,
@@ -93,8 +95,17 @@ def release_onnx(
         ],
     }
     text = json.dumps(report, indent=1).replace("Infinity", '"inf"') + "\n"
-    for path, content in [*files, (output / f"{arch}_report.json", text.encode())]:
-        write_atomic(path, content)
+    contents = [*models, text.encode()]
+    targets = [*(one.path for one in released), output / f"{arch}_report.json"]
+    try:
+        for path, content in zip(targets, contents, strict=True):
+            write_atomic(path, content)
+    except OutputError:
+        # A model without its twin and its proof is not a release.
+        for path in targets:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise
     return released
 
 
@@ -108,13 +119,18 @@ def _require_writable(output: Path) -> None:
         raise OutputError(f"cannot write to {output}: {error.strerror or error}") from error
 
 
-def _pictures(folder: Path, scale: int) -> Iterator[tuple[str, FloatNCHW]]:
-    from paragonsr2.pixels.files import read_picture
+def _picture_paths(folder: Path) -> list[Path]:
     from paragonsr2.pixels.formats import READABLE
 
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READABLE)
     if not paths:
         raise InputError(f"there are no images in {folder}; check --val_dir")
+    return paths
+
+
+def _pictures(paths: Iterable[Path], scale: int) -> Iterator[tuple[str, FloatNCHW]]:
+    from paragonsr2.pixels.files import read_picture
+
     for path in paths:
         pixels = read_picture(path).pixels
         if pixels.dtype.name != "uint8" or pixels.shape[2] not in (1, 3):

@@ -167,6 +167,7 @@ def measure_size(
         size.width,
         calls=calls,
         warmup=warmup,
+        progress=progress,
     )
     rows: list[Row] = []
     for index, (_, memory) in opened.items():

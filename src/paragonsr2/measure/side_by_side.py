@@ -133,7 +133,9 @@ def compare(
     }
     progress(f"timing {len(runs)} networks at {size}")
     # Each has been called once by now, which is its warm-up.
-    timings = time_side_by_side(runs, size.height, size.width, calls=calls, warmup=0)
+    timings = time_side_by_side(
+        runs, size.height, size.width, calls=calls, warmup=0, progress=progress
+    )
     # The machine may have been busy the first time; the peak is what it can do at best.
     peak = max(peak, matrix_peak())
     return _told(ours, peers, size, timings, not_timed, peak, patience)

@@ -40,6 +40,7 @@ def time_side_by_side(
     calls: int | Mapping[str, int] = 15,
     warmup: int = 2,
     seed: int = 0,
+    progress: Callable[[str], None] | None = None,
 ) -> dict[str, Timing]:
     """Time several networks on the same inputs in turn, so that they share good and bad moments.
 
@@ -51,6 +52,7 @@ def time_side_by_side(
             out of the later turns.
         warmup: calls of each before that.
         seed: of the inputs, which are noise and never zero.
+        progress: told of every turn before it begins.
 
     Returns:
         By name, seconds.
@@ -58,7 +60,10 @@ def time_side_by_side(
     inputs = noise_inputs(height, width, seed=seed)
     turns = {name: calls if isinstance(calls, int) else calls[name] for name in candidates}
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for turn in range(warmup + max(turns.values(), default=0)):
+    all_turns = warmup + max(turns.values(), default=0)
+    for turn in range(all_turns):
+        if progress is not None:
+            progress(f"{width}x{height}: turn {turn + 1} of {all_turns}")
         for name, run in candidates.items():
             if turn >= warmup + turns[name]:
                 continue

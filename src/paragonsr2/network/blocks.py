@@ -6,6 +6,9 @@ which a change of its input cannot change its output.
 
 from __future__ import annotations
 
+import copy
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -66,6 +69,45 @@ class GateBlock(nn.Module):
         """Map ``(B, C, H, W)`` to the same shape."""
         value, gate = self.expand(x).chunk(2, dim=1)
         return x + self.project(value * (gate + self.context(gate)))
+
+    def collapsed(self) -> DeployedGateBlock:
+        """The form that is exported."""
+        return DeployedGateBlock(self)
+
+
+class DeployedGateBlock(nn.Module):
+    """:class:`GateBlock` deployed: each half has a convolution of its own.
+
+    Engines then keep both halves in the layout that they convolve in, where a split would have
+    them laid out anew. The sum of gate and context is in the context's middle tap.
+
+    Args:
+        block: in trained form.
+    """
+
+    @torch.no_grad()
+    def __init__(self, block: GateBlock) -> None:
+        super().__init__()
+        expand = block.expand.collapsed()
+        self.value, self.gate = _half(expand, 0), _half(expand, 1)
+        self.context = copy.deepcopy(block.context)
+        middle = self.context.kernel_size[0] // 2
+        self.context.weight[:, :, middle, middle] += 1.0
+        self.project = block.project.collapsed()
+        self.reach = block.reach
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` to the same shape."""
+        return x + self.project(self.value(x) * self.context(self.gate(x)))
+
+
+def _half(conv: nn.Conv2d, which: int) -> nn.Conv2d:
+    """The convolution of the first or second half of the outputs of ``conv``."""
+    half = copy.deepcopy(conv)
+    half.out_channels //= 2
+    half.weight = nn.Parameter(conv.weight.chunk(2)[which].clone())
+    half.bias = nn.Parameter(cast(Tensor, conv.bias).chunk(2)[which].clone())
+    return half
 
 
 class ScaleMix(nn.Module):

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from paragonsr2.errors import OptionError, ScaleError
 from paragonsr2.network.base import MagicKernelSharp2021
 from paragonsr2.network.blocks import GateBlock, NanoBlock, ParagonBlock
-from paragonsr2.network.heads import ContentAwareDetailProcessor, Upsampler
+from paragonsr2.network.heads import ContentAwareDetailProcessor, Fuse, Upsampler
 from paragonsr2.variants import SCALES, VARIANTS, Variant, variant_name
 
 # Context of the Gate blocks widens within each group.
@@ -168,7 +168,7 @@ class ParagonSR2(nn.Module):
         self.conv_in = nn.Conv2d(3, c, 3)
         groups = [Group(variant, i, window, expansion) for i in range(variant.groups)]
         self.groups = nn.ModuleList(groups)
-        self.fuse = nn.Conv2d(c * (variant.groups + 1), c, 1)
+        self.fuse = Fuse(c, variant.groups)
         self.gate = ContentAwareDetailProcessor(c) if variant.gated else None
         self.upsampler = Upsampler(c, scale, staged=variant.staged)
         self.detail_gain: nn.Parameter | None = nn.Parameter(torch.ones(()))
@@ -195,12 +195,11 @@ class ParagonSR2(nn.Module):
         """Both paths of ``(B, 3, H, W)``, unsummed: for training logs and pictures."""
         # The same edge as the base path has: a zero border would be a black frame.
         shallow = self.conv_in(F.pad(x, (1, 1, 1, 1), mode="replicate"))
-        features = shallow
         outputs = [shallow]
-        for group in self.groups:
-            features = features + group(features)
-            outputs.append(features)
-        features = shallow + self.fuse(torch.cat(outputs, dim=1))
+        *groups, last = self.groups
+        for group in groups:
+            outputs.append(outputs[-1] + group(outputs[-1]))
+        features = self.fuse(outputs, last(outputs[-1]))
         gate = None
         if self.gate is not None:
             gate = self.gate(features)
@@ -237,10 +236,7 @@ class ParagonSR2(nn.Module):
     def collapse(self) -> ParagonSR2:
         """The deployed network: the same function in fewer, plainer layers; self is unchanged."""
         deployed = copy.deepcopy(self)
-        for name, module in list(deployed.named_modules()):
-            if isinstance(module, Collapsible):
-                parent = deployed.get_submodule(name.rpartition(".")[0])
-                setattr(parent, name.rpartition(".")[2], module.collapsed())
+        _collapse_children(deployed)
         if deployed.detail_gain is not None:
             deployed.upsampler.last.weight.mul_(deployed.detail_gain)
             if deployed.upsampler.last.bias is not None:
@@ -286,6 +282,15 @@ class ParagonSR2(nn.Module):
         super()._load_from_state_dict(
             weights, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+
+
+def _collapse_children(parent: nn.Module) -> None:
+    """Put the simpler form in the place of every module that has one; it sees to its own parts."""
+    for name, child in list(parent.named_children()):
+        if isinstance(child, Collapsible):
+            setattr(parent, name, child.collapsed())
+        else:
+            _collapse_children(child)
 
 
 NETWORK_OPTIONS = tuple(

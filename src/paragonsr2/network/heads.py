@@ -1,12 +1,69 @@
-"""What stands between the body and the picture: the gate map and the upsampler."""
+"""What stands between the body and the picture: fusion, the gate map and the upsampler."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+class Fuse(nn.Conv2d):
+    """A 1x1 convolution of what every group put out, and the shallow features beside it.
+
+    Args:
+        channels: width.
+        groups: of the body.
+    """
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__(channels * (groups + 1), channels, 1)
+
+    # The parent takes one tensor; nothing calls this through it.
+    def forward(self, kept: Sequence[Tensor], last: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Fuse features ``(B, C, H, W)``.
+
+        Args:
+            kept: the shallow features, then those after every group but the last.
+            last: what the last group adds to them.
+
+        Returns:
+            The same shape.
+        """
+        return kept[0] + super().forward(torch.cat([*kept, kept[-1] + last], dim=1))
+
+    @torch.no_grad()
+    def collapsed(self) -> FoldedFuse:
+        """The same with both sums inside the convolution."""
+        weight = self.weight.clone()
+        width = weight.shape[0]
+        weight[:, -2 * width : -width] += weight[:, -width:]
+        weight[:, :width] += torch.eye(width).to(weight)[:, :, None, None]
+        return FoldedFuse(weight, cast(Tensor, self.bias).clone())
+
+
+class FoldedFuse(nn.Module):
+    """:class:`Fuse` deployed: two passes over the features fewer.
+
+    Its weights have a name of their own: taken for those of :class:`Fuse` they would pass every
+    check of shapes and give another picture.
+
+    Args:
+        weight: ``(C, C * (groups + 1), 1, 1)``.
+        bias: ``(C,)``.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.folded = nn.Conv2d(weight.shape[1], weight.shape[0], 1)
+        self.folded.weight = nn.Parameter(weight)
+        self.folded.bias = nn.Parameter(bias)
+
+    def forward(self, kept: Sequence[Tensor], last: Tensor) -> Tensor:
+        """As :meth:`Fuse.forward`."""
+        return self.folded(torch.cat([*kept, last], dim=1))
 
 
 class ContentAwareDetailProcessor(nn.Module):

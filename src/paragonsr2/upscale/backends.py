@@ -145,6 +145,9 @@ class OnnxBackend:
             options = ort.SessionOptions()
             options.log_severity_level = 4
             options.intra_op_num_threads = threads
+            # Else its threads wait for the next call by spinning, for tens of milliseconds, on
+            # cores that others could use: the next stage, or the next engine of a benchmark.
+            options.add_session_config_entry("session.force_spinning_stop", "1")
             try:
                 session = ort.InferenceSession(content, options, providers=[(provider, settings)])
             except Exception as error:  # ONNX Runtime raises a dozen unrelated types

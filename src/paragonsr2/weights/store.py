@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import pickle
@@ -34,7 +35,12 @@ WRAPPERS = (
 )
 
 #: Tensors that every state of the family has, in trained and deployed form.
-SIGNATURE = ("conv_in.weight", "fuse.weight", "upsampler.last.weight")
+SIGNATURE = ("conv_in.weight", "upsampler.last.weight")
+#: One of these besides: the fusion, as it is trained and as it is deployed.
+FUSIONS = ("fuse.weight", "fuse.folded.weight")
+
+#: In the header of our own files: sha256 of the tensors, by which a changed weight is found.
+DIGEST_KEY = "tensors_sha256"
 
 State = dict[str, Tensor]
 
@@ -128,6 +134,8 @@ def describe_state(
     """
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     lacking = [key for key in SIGNATURE if key not in tensors]
+    if not any(key in tensors for key in FUSIONS):
+        lacking.append(FUSIONS[0])
     if lacking:
         raise WeightsError(f"no ParagonSR2 network: there is no tensor {lacking[0]}")
     try:
@@ -158,12 +166,13 @@ def save_checkpoint(
         OutputError: the file cannot be written.
     """
     about = describe(network, variant)
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     metadata = {
         **about.metadata(),
         "expansion": str(about.expansion),
         "training": json.dumps(dict(training or {}), sort_keys=True),
+        DIGEST_KEY: _digest(state),
     }
-    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     write_atomic(path, save(state, metadata))
 
 
@@ -184,9 +193,14 @@ def load_checkpoint(
         upsampler_alpha: base path, for files that do not say it; must not contradict others.
 
     Raises:
-        WeightsError: missing, damaged, unsafe, of another network, or contradicting.
+        WeightsError: missing, damaged, changed, unsafe, of another network, or contradicting.
     """
     state, metadata = read_state(path)
+    if metadata.get(DIGEST_KEY, "") not in ("", _digest(state)):
+        raise WeightsError(
+            f"{path.name}: its tensors are not those that it was written with; get the file again, "
+            f"or, if they were changed on purpose, save them without {DIGEST_KEY} in the header"
+        )
     try:
         wanted = None if arch is None else variant_name(arch)
         told = float(metadata["upsampler_alpha"]) if "upsampler_alpha" in metadata else None
@@ -244,6 +258,15 @@ def read_state(path: Path) -> tuple[State, dict[str, str]]:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsError(f"{path.name} is no readable checkpoint") from error
     return _unwrap(loaded, path), {}
+
+
+def _digest(state: State) -> str:
+    """The sha256 of names, types, shapes and bytes of all tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for key, tensor in sorted(state.items()):
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _unwrap(loaded: object, path: Path) -> State:

@@ -1,0 +1,36 @@
+"""Write the descriptions of every bundled model to ``docs/models``, from the catalogue.
+
+For each there is a model card (``.md``, for the Hugging Face Hub) and a record for OpenModelDB
+(``.json``). ``tools/release.py`` calls this; a test says when they are not current.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from paragonsr2.files import write_atomic
+from paragonsr2.weights.cards import model_card, openmodeldb
+from paragonsr2.weights.catalogue import Entry, entries
+
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "models"
+
+
+def texts(entry: Entry) -> dict[str, str]:
+    """File names and contents that describe one bundled model."""
+    record = json.dumps(openmodeldb(entry), indent=1, ensure_ascii=False) + "\n"
+    return {f"{entry.name}.md": model_card(entry), f"{entry.name}.json": record}
+
+
+def write_cards() -> None:
+    """Write all of them, and remove those of models that are not bundled any more."""
+    wanted = {name: text for entry in entries() for name, text in texts(entry).items()}
+    for name, text in wanted.items():
+        write_atomic(FOLDER / name, text.encode())
+    for path in FOLDER.iterdir():
+        if path.name not in wanted:
+            path.unlink()
+
+
+if __name__ == "__main__":
+    write_cards()

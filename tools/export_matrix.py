@@ -1,0 +1,98 @@
+"""Run ``convert_onnx_release.py`` on every variant and scale, and record what it proves.
+
+    python tools/export_matrix.py --data ../shared/data                  # all of them
+    python tools/export_matrix.py --data ../shared/data --only pro --scales 8
+
+Bundled models are exported with the validation pictures; variants and scales without weights
+with random ones that are neither zero nor special anywhere. Rows that a run does not make are
+kept from the file; each says on which commit it was made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import onnx
+import torch
+
+from paragonsr2.measure.machine import commit, write_result
+from paragonsr2.network.generator import build
+from paragonsr2.variants import ARCH_PREFIX, SCALES, VARIANTS
+from paragonsr2.weights.catalogue import bundled_path, entries
+from paragonsr2.weights.store import save_checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = ROOT / "results" / "export" / "matrix.json"
+
+
+def random_checkpoint(path: Path, variant: str, scale: int) -> None:
+    """Write a network whose last convolutions, gates and scales are not at their start."""
+    torch.manual_seed(3)
+    network = build(variant, scale)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    save_checkpoint(path, network, variant)
+
+
+def release(checkpoint: Path, variant: str, scale: int, val_dir: Path | None) -> dict[str, object]:
+    """Export one checkpoint as a user would and read what came of it."""
+    arch = ARCH_PREFIX + variant
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "convert_onnx_release.py", "--checkpoint", str(checkpoint)]
+        command += ["--arch", arch, "--scale", str(scale), "--output", folder]
+        command += ["--val_dir", str(val_dir)] if val_dir else []
+        started = perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+        seconds = perf_counter() - started
+        if done.returncode:
+            return {"passed": False, "error": done.stderr.strip()}
+        models = json.loads((Path(folder) / f"{arch}_report.json").read_text())["models"]
+        row: dict[str, object] = {"passed": True, "inputs": len(models[0]["parity"])}
+        for model in models:
+            path = Path(folder) / model["file"]
+            onnx.checker.check_model(str(path), full_check=True)
+            precision = model["precision"]
+            row[f"{precision}_bytes"] = path.stat().st_size
+            row[f"{precision}_max_error"] = max(one["max_error"] for one in model["parity"])
+            row[f"{precision}_least_psnr"] = model["worst"]["psnr"]
+        return {**row, "checker": "accepts both", "seconds": round(seconds, 1)}
+
+
+def main() -> None:
+    """Export what was asked for and bring the result file up to date."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="holds val/")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--scales", nargs="+", type=int, choices=SCALES, default=list(SCALES))
+    options = parser.parse_args()
+    bundled = {(entry.variant, entry.scale): entry for entry in entries()}
+    rows = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else {}
+    code = commit()
+    for variant in options.only:
+        for scale in options.scales:
+            entry = bundled.get((variant, scale))
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "random.safetensors"
+                if entry:
+                    path = bundled_path(entry, "safetensors")
+                else:
+                    random_checkpoint(path, variant, scale)
+                val = (options.data / "val").resolve() if entry else None
+                row = release(path, variant, scale, val)
+            row = {"weights": "bundled" if entry else "random", **row, "commit": code}
+            rows[f"{variant} x{scale}"] = row
+            print(f"{variant} x{scale}: {json.dumps(row)}", flush=True)
+            write_result(RESULT, {"rows": rows})
+    if not all(row["passed"] for row in rows.values()):
+        sys.exit("not all of them pass")
+
+
+if __name__ == "__main__":
+    main()
