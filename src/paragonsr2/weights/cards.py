@@ -7,6 +7,7 @@ for whoever publishes the model to fill, never a guess.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 
 from paragonsr2.variants import VARIANTS, Variant
@@ -18,8 +19,14 @@ HOLE = "not recorded"
 # Licences that Hugging Face knows by their lower-case SPDX name; others need a name of their own.
 _KNOWN_LICENCES = ("apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0",
                    "cc0-1.0", "gpl-3.0", "lgpl-3.0", "mit", "unlicense")  # fmt: skip
-_METRICS = {"psnr_y": ("psnr", "PSNR-Y, dB", ".2f"), "ssim_y": ("ssim", "SSIM-Y", ".4f")}
-_PLATFORMS = {"onnx": "onnx", "safetensors": "pytorch"}
+# Name for the Hub, name for people, decimals.
+_METRICS = {"psnr_y": ("psnr", "PSNR-Y, dB", 2), "ssim_y": ("ssim", "SSIM-Y", 4)}
+# Platform and type of a file, as OpenModelDB calls them.
+_RESOURCES = {
+    "onnx": ("onnx", "onnx"),
+    "onnx_fp16": ("onnx", "onnx"),
+    "safetensors": ("pytorch", "safetensors"),
+}
 
 
 @dataclass(frozen=True)
@@ -133,8 +140,8 @@ def openmodeldb(entry: Entry) -> dict[str, object]:
         "outputChannels": 3,
         "resources": [
             {
-                "platform": _PLATFORMS[file_kind],
-                "type": file_kind,
+                "platform": _RESOURCES[file_kind][0],
+                "type": _RESOURCES[file_kind][1],
                 "size": _bytes(about["name"]),
                 "sha256": about["sha256"],
                 "urls": [],
@@ -164,7 +171,7 @@ def _front_matter(entry: Entry) -> str:
         f"{entry.scale}x",
         entry.variant,
         entry.kind,
-        *entry.files,
+        *dict.fromkeys(_RESOURCES[file_kind][1] for file_kind in entry.files),
     ]
     measured = _measured(entry)
     if measured:
@@ -241,7 +248,7 @@ def _quality(entry: Entry) -> str:
     rows = [
         [
             name,
-            *(format(row[key], _METRICS[key][2]) if key in row else HOLE for key in metrics),
+            *(_cut(row[key], _METRICS[key][2]) if key in row else HOLE for key in metrics),
         ]
         for name, row in entry.quality.items()
     ]
@@ -252,6 +259,12 @@ def _quality(entry: Entry) -> str:
         "say how a picture looks.\n\n"
         + _table(["set", *(_METRICS[key][1] for key in metrics)], rows)
     )
+
+
+def _cut(value: float, decimals: int) -> str:
+    """``value`` with so many decimals, never rounded up."""
+    # The small addend keeps a figure of so many decimals what it is.
+    return f"{math.floor(value * 10**decimals + 1e-6) / 10**decimals:.{decimals}f}"
 
 
 def _plain(value: object) -> str:
