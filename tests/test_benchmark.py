@@ -312,6 +312,7 @@ def test_the_command(tmp_path, monkeypatch):
             "--peers", str(table), "--peer-resolution", "32x24", "-o", str(output)]  # fmt: skip
     run = CliRunner().invoke(app, args)
     assert run.exit_code == 0, run.output
+    assert "32x24: turn 2 of" in run.stderr
     told = json.loads(run.stdout)
     kept = json.loads(output.read_text())
     assert kept["machine"]["processor"]
