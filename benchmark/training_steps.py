@@ -26,7 +26,6 @@ RUNS = {
     "stream_x2_fidelity": 12,
     "stream_x4_fidelity": 8,
     "realtime_x2_perceptual": 6,
-    "photo_x2_fidelity": 2,
 }
 
 
