@@ -135,14 +135,18 @@ def time() -> str:
 
 def discriminators() -> str:
     """What models trained against two discriminators are like."""
-    lines = [["model", "PSNR-Y, dB", "spectrum, dB", "gradients", "features"]]
-    for row in load("perceptual/discriminators_x2.json")["models"]:
-        lines.append([
-            row["model"], decibel(row["psnr_y"]), f"{row['log_spectral_distance_db']:.2f}",
+    head = ["model", "PSNR-Y, dB", "spectrum, dB", "gradients", "features"]
+    body = (
+        [
+            row["model"],
+            decibel(row["psnr_y"]),
+            f"{row['log_spectral_distance_db']:.2f}",
             f"{row['gradient_histogram_distance']:.4f}",
             f"{row['efficientnet_lite0_distance']:.4f}",
-        ])  # fmt: skip
-    return rows(*lines)
+        ]
+        for row in load("perceptual/discriminators_x2.json")["models"]
+    )
+    return rows(head, *body)
 
 
 #: The tables of each page.
