@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,9 @@ ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("PARAGONSR2_DATA", ROOT.parent / "shared" / "data"))
 
 torch.set_num_threads(2)
+
+# In a shell's background Ctrl-C is ignored, and what the tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
