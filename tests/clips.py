@@ -8,6 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from paragonsr2.pixels.priority import ordinary_priority
+
 TICKS = Fraction(1, 12800)
 
 
@@ -84,7 +86,8 @@ def make_clip(
                         [(0, half, "Öne"), (half, 2 * half, "Two")], 1)
                 ]
             )  # fmt: skip
-        out.start_encoding()
+        with ordinary_priority():
+            out.start_encoding()
         matrix = {9: 9, 1: 1}.get(colour[2], 5) if colour else 5
         for index, stamp in enumerate(pts):
             rgb = av.VideoFrame.from_ndarray(pictures(index, width, height), format="rgb48le")

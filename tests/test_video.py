@@ -15,6 +15,8 @@ import pytest
 
 from clips import TICKS, irregular, look, make_clip, picture, regular
 from paragonsr2.errors import ImageError, ImageTooLargeError, OptionError, OutputError, UsageError
+from paragonsr2.pixels.encode import SegmentEncoder
+from paragonsr2.pixels.priority import real_time_threads
 from paragonsr2.pixels.video import Converter, is_video, probe, read_frames
 from paragonsr2.upscale.segments import locked, work_folder
 from paragonsr2.upscale.upscaler import Upscaler
@@ -214,6 +216,22 @@ def planes(frame):
         np.frombuffer(plane, kind).reshape(plane.height, -1)[:, : plane.width].astype(int)
         for plane in frame.planes
     ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_no_encoder_takes_real_time_priority(tmp_path, magic, monkeypatch):
+    make_clip(tmp_path / "clip.mkv", regular(24))
+    taken = set()
+
+    def watched(self, *args):
+        taken.update(real_time_threads())
+        return encode(self, *args)
+
+    encode = SegmentEncoder.encode
+    monkeypatch.setattr(SegmentEncoder, "encode", watched)
+    enlarge(tmp_path / "clip.mkv", magic, VideoOptions(codec="av1", preset="12", segment=8))
+    assert not taken
+    assert not real_time_threads()
 
 
 def test_still_frames_are_not_computed_again(tmp_path):

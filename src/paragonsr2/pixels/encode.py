@@ -15,6 +15,7 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
 from paragonsr2.errors import OptionError, OutputError
+from paragonsr2.pixels.priority import ordinary_priority
 from paragonsr2.pixels.video import RGB, UNTAGGED, Clip, Mastering, guessed_matrix, reason
 
 # SVT-AV1 prints its settings to stderr unless told before it starts.
@@ -355,7 +356,8 @@ class SegmentEncoder:
         self._context = context
         self._time_base = encoding.time_base
         self._durations: dict[int, int] = {}
-        self._guard(context.open)
+        with ordinary_priority():
+            self._guard(context.open)
 
     @property
     def header(self) -> bytes:

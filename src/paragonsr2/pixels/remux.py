@@ -18,6 +18,7 @@ from av.stream import Discard, Disposition, Stream
 
 from paragonsr2.errors import OptionError, OutputError
 from paragonsr2.pixels.encode import CODECS, CodedPacket, Encoding, configure
+from paragonsr2.pixels.priority import ordinary_priority
 from paragonsr2.pixels.video import Clip, open_clip, reason
 
 
@@ -211,7 +212,8 @@ def remux(
             result.metadata.update(source.metadata)
             if chapters := source.chapters():
                 result.set_chapters(chapters)
-            result.start_encoding()
+            with ordinary_priority():
+                result.start_encoding()
             video = outputs.pop(clip.stream)
             if (video.codec_context.extradata or b"") != header:
                 raise OutputError(

@@ -24,6 +24,7 @@ from PIL import Image, features
 
 from paragonsr2.errors import MissingExtraError, TrainingError
 from paragonsr2.pixels.arrays import Pixels8
+from paragonsr2.pixels.priority import ordinary_priority
 from paragonsr2.training.config import CodecConfig
 from paragonsr2.training.data import Pair, Picture, Place, generator, shares
 from paragonsr2.training.pictures import SHRINK_REACH, read_array, save_array
@@ -348,6 +349,8 @@ def _encode(
     encoder.pix_fmt = "yuv444p" if yuv444 else "yuv420p"
     encoder.framerate, encoder.time_base = Fraction(25), Fraction(1, 25)
     encoder.thread_count, encoder.options = 1, options
+    with ordinary_priority():
+        encoder.open()
     packets: list[Any] = []
     for index, pixels in enumerate(frames):
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
