@@ -83,6 +83,11 @@ def test_a_batch_in_parts_gives_the_same_weights(config_path, tmp_path):  # noqa
         torch.testing.assert_close(weights(tmp_path / "parts")[key], value, atol=1e-5, rtol=1e-4)
 
 
+def test_parts_of_unequal_size_are_refused(config_path):  # noqa: F811
+    with pytest.raises(TrainingError, match="weigh differently"):
+        train(config_path, "schedule.accumulate=3")
+
+
 def test_features_without_a_game_and_tiny_crops_are_refused(config_path):  # noqa: F811
     with pytest.raises(ConfigError, match=r"loss\.adversarial"):
         load_config(config_path, ["loss.pixel={}", "loss.features={}"])
@@ -192,7 +197,11 @@ def launch(config, *overrides, processes):
                 command, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
         )
-    said = [process.communicate(timeout=240)[1] for process in running]
+    try:
+        said = [process.communicate(timeout=240)[1] for process in running]
+    finally:
+        for process in running:
+            process.kill()
     assert [process.returncode for process in running] == [0] * processes, said
     return said
 

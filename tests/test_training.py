@@ -23,6 +23,7 @@ from paragonsr2.training.config import RunConfig, ScheduleConfig, load_config
 from paragonsr2.training.data import CropSampler, Pair
 from paragonsr2.training.loop import STATE_FILE, Trainer, learning_rate
 from paragonsr2.training.loss_terms import PixelLoss
+from paragonsr2.training.validation import validate
 from paragonsr2.weights.store import load_checkpoint, read_state, save_checkpoint
 
 CONFIG = """
@@ -192,6 +193,17 @@ def test_a_loss_that_is_no_number_stops_the_run(config_path, tmp_path, monkeypat
     with pytest.raises(TrainingError, match=r"lower schedule\.lr"):
         train(config_path, resume=True)
     assert (tmp_path / "run" / STATE_FILE).read_bytes() == state
+
+
+def test_a_closed_gate_is_told():
+    network = build("stream", 2).eval()
+    with torch.no_grad():
+        network.upsampler.last.weight.normal_()
+        network.gate.map.bias.fill_(-20.0)
+    hr = photo_like(32, 32, seed=1)
+    found = validate(network, [Pair("0", hr, shrink(hr, 2))], torch.device("cpu"))
+    assert found.dead == "gate"
+    assert found.record["gate_mean"] == pytest.approx(0.5)
 
 
 def test_a_dead_detail_path_stops_the_run(config_path, monkeypatch):

@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from safetensors.torch import save as safetensors_bytes
@@ -22,29 +21,23 @@ from torch import Tensor
 
 from paragonsr2.errors import TrainingError
 from paragonsr2.files import write_atomic
-from paragonsr2.measure.quality import Score, mean_score, score
 from paragonsr2.network.generator import ALPHA_KEY, ParagonSR2, build, channels_last
 from paragonsr2.pixels.arrays import Pixels8
-from paragonsr2.pixels.convert import to_float, to_pixels
 from paragonsr2.training.adversarial import build_opponent, reduced
 from paragonsr2.training.average import Ema
 from paragonsr2.training.config import ScheduleConfig, TrainConfig
 from paragonsr2.training.data import CropSampler, Pair
 from paragonsr2.training.dataset import Processes, prepare
-from paragonsr2.training.journal import Journal, Shown, liveliest
+from paragonsr2.training.journal import Journal
 from paragonsr2.training.losses import GeneratorLosses
 from paragonsr2.training.prefetch import prefetch
 from paragonsr2.training.report import write_report
+from paragonsr2.training.validation import look, validate
 from paragonsr2.variants import VARIANTS
 from paragonsr2.weights.store import load_checkpoint, save_checkpoint
 
 STATE_FILE = "last.state"
 BAD_BATCH_FILE = "bad_batch.safetensors"
-#: Validation pictures that are shown, at most.
-SHOWN_PICTURES = 4
-#: Below this detail or gate the detail path gets no gradient any more and will not come back.
-DEAD_DETAIL = 1e-5
-DEAD_GATE = 0.501
 
 
 def learning_rate(schedule: ScheduleConfig, step: int) -> float:
@@ -81,7 +74,11 @@ class Trainer:
 
         self.output = config.run.output
         # A run may be made longer or shorter when it is resumed, and go on anywhere.
-        free = {"run": {"threads", "output"}, "schedule": {"steps"}}
+        free = {
+            "run": {"threads", "output", "validate_every", "checkpoint_minutes"},
+            "schedule": {"steps"},
+            "data": {"workers", "storage", "memory_gb", "cache", "cache_lr"},
+        }
         # Defaults are left out, so that an option that is added later does not end old runs.
         told = config.model_dump_json(exclude=free, exclude_defaults=True)
         self.digest = hashlib.sha256(told.encode()).hexdigest()
@@ -175,10 +172,10 @@ class Trainer:
             TrainingError: a loss is not finite, memory does not suffice, or the detail path has
                 died. The last state is intact.
         """
-        config, main = self.config, self.accelerator.is_main_process
+        config = self.config
         sampler, val = self.prepare_data()
         self.output.mkdir(parents=True, exist_ok=True)
-        journal = Journal(self.output, self.step) if main else None
+        journal = Journal(self.output, self.step) if self.accelerator.is_main_process else None
         started = saved = time.monotonic()
         first = self.step
         pace = _Pace(self.step)
@@ -218,7 +215,9 @@ class Trainer:
             self.save_state()
             self._save_weights("last.safetensors")
             if self.step == config.schedule.steps:
-                write_report(journal, config, self.network, self._look(val))
+                with self.ema.applied(self.network) as averaged:
+                    shown = look(averaged, val, self.accelerator.device)
+                write_report(journal, config, self.network, shown)
             journal.close()
 
     def batches(self, sampler: CropSampler) -> Generator[tuple[Tensor, Tensor]]:
@@ -228,12 +227,16 @@ class Trainer:
             LR ``(B, 3, patch, patch)`` and HR ``(B, 3, patch * scale, patch * scale)`` in 0..1.
 
         Raises:
-            TrainingError: the batch does not divide by the number of processes.
+            TrainingError: the batch does not divide by the number of processes and parts.
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        if self.config.data.batch % world:
-            raise TrainingError(f"data.batch {self.config.data.batch} does not divide by {world}")
-        share = self.config.data.batch // world
+        batch, parts = self.config.data.batch, self.config.schedule.accumulate
+        if batch % (world * parts):
+            raise TrainingError(
+                f"data.batch {batch} does not divide by {world} processes and "
+                f"schedule.accumulate {parts}: parts of unequal size would weigh differently"
+            )
+        share = batch // world
         rows = range(rank * share, (rank + 1) * share)
         workers = self.config.data.workers
         with contextlib.closing(
@@ -321,7 +324,7 @@ class Trainer:
             failed = error
         failed.__traceback__ = None  # it holds the tensors of the failed step
         fits = self._largest_batch(lr, hr)
-        accumulate = math.ceil(len(lr) / fits) * self.config.schedule.accumulate if fits else 0
+        accumulate = len(lr) // fits * self.config.schedule.accumulate if fits else 0
         raise TrainingError(
             f"out of memory with {len(lr)} crops of {lr.shape[-1]} pixels per process; "
             + (
@@ -333,16 +336,17 @@ class Trainer:
         )
 
     def _largest_batch(self, lr: Tensor, hr: Tensor) -> int:
-        """The largest halving of the batch that one step has memory for; 0 if none has."""
-        count = len(lr) // 2
-        while count:
+        """The largest divisor of the batch that one step has memory for; 0 if none has."""
+        whole = len(lr)
+        for count in range(whole // 2, 0, -1):
+            if whole % count:
+                continue
             self.optimizer.zero_grad(set_to_none=True)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             with contextlib.suppress(torch.OutOfMemoryError):
                 self.train_step(lr[:count], hr[:count])
                 return count
-            count //= 2
         return 0
 
     def _means(self) -> dict[str, float]:
@@ -382,59 +386,20 @@ class Trainer:
             "the last checkpoint is intact: lower schedule.lr and go on with --resume"
         )
 
-    def _enlarge(self, network: ParagonSR2, pair: Pair) -> tuple[Pixels8, float, Tensor | None]:
-        """The picture, the RMS of its detail, and its gate map."""
-        x = torch.from_numpy(to_float(pair.lr)).to(self.accelerator.device)
-        with torch.no_grad():
-            paths = network.paths(x.contiguous(memory_format=torch.channels_last))
-            sr = network.join(paths).float().cpu().numpy()
-        pixels = to_pixels(sr, pair.hr).astype(np.uint8, copy=False)
-        return pixels, float(paths.detail.square().mean().sqrt()), paths.gate
-
-    def _look(self, val: list[Pair]) -> list[Shown]:
-        """Crops of the first validation pictures."""
-        shown: list[Shown] = []
-        with self.ema.applied(self.network) as network:
-            for pair in val[:SHOWN_PICTURES]:
-                sr = self._enlarge(network, pair)[0]
-                rows, columns = liveliest(pair.hr, network.scale)
-                plain = pair.lr.repeat(network.scale, axis=0).repeat(network.scale, axis=1)
-                crops = (picture[rows, columns] for picture in (plain, sr, pair.hr))
-                shown.append(Shown(pair.name, *crops))
-        return shown
-
     def _validate(self, val: list[Pair], journal: Journal) -> None:
-        scores: list[Score] = []
-        detail_rms: list[float] = []
-        gate_mean, gate_min = [1.0], 1.0
-        with self.ema.applied(self.network) as network:
-            for pair in val:
-                pixels, rms, gate = self._enlarge(network, pair)
-                detail_rms.append(rms)
-                if gate is not None:
-                    gate_mean.append(float(gate.mean()))
-                    gate_min = min(gate_min, float(gate.min()))
-                scores.append(score(pixels, pair.hr, shave=network.scale))
-        mean = mean_score(scores)
-        record = {
-            "psnr_y": round(mean.psnr_y, 4),
-            "ssim_y": round(mean.ssim_y, 5),
-            "detail_rms": float(np.mean(detail_rms)),
-            "gate_mean": float(np.mean(gate_mean)),
-            "gate_min": gate_min,
-        }
-        journal.validation(self.step, record, self._look(val))
-        self.log(f"step {self.step}  validation {mean.psnr_y:.3f} dB  SSIM {mean.ssim_y:.4f}")
-        if self.step > self.config.schedule.warmup:
-            dead = record["detail_rms"] < DEAD_DETAIL
-            if dead or (self.network.gate is not None and record["gate_mean"] < DEAD_GATE):
-                raise TrainingError(
-                    f"the {'detail' if dead else 'gate'} has died at step {self.step} "
-                    f"(detail RMS {record['detail_rms']:.2g}, gate mean "
-                    f"{record['gate_mean']:.3f}): start again with a lower schedule.lr"
-                )
-        if mean.psnr_y > self.best:
-            self.best = mean.psnr_y
+        with self.ema.applied(self.network) as averaged:
+            found = validate(averaged, val, self.accelerator.device)
+        journal.validation(self.step, found.record, found.shown)
+        psnr, ssim = found.record["psnr_y"], found.record["ssim_y"]
+        self.log(f"step {self.step}  validation {psnr:.3f} dB  SSIM {ssim:.4f}")
+        if self.step > self.config.schedule.warmup and (dead := found.dead):
+            raise TrainingError(
+                f"the {dead} has died at step {self.step} "
+                f"(detail RMS {found.record['detail_rms']:.2g}, gate mean "
+                f"{found.record['gate_mean']:.3f}): start again with a lower schedule.lr"
+            )
+        if psnr > self.best:
+            self.best = psnr
             self._save_weights("best.safetensors")
 
     def _save_weights(self, name: str) -> None:
