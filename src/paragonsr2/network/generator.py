@@ -207,9 +207,16 @@ class ParagonSR2(nn.Module):
         detail = self.upsampler(features)
         if self.detail_gain is not None:
             detail = detail * self.detail_gain
-        if self._direct:
-            return Paths(self.base.phases(x), detail, gate)
-        return Paths(self.base(x), F.pixel_shuffle(detail, self.upsampler.last_scale), gate)
+        base = self.base.phases if self._direct else self.base
+        if torch.is_autocast_enabled(x.device.type):
+            # Nothing of it is learned, and in bfloat16 it would be rounded to 8 bits.
+            with torch.autocast(x.device.type, enabled=False):
+                summand = base(x)
+        else:
+            summand = base(x)
+        if not self._direct:
+            detail = F.pixel_shuffle(detail, self.upsampler.last_scale)
+        return Paths(summand, detail, gate)
 
     def join(self, paths: Paths) -> Tensor:
         """The picture ``(B, 3, H * scale, W * scale)`` that both paths add up to."""
