@@ -23,6 +23,20 @@ def test_untrained_output_is_the_base(variant, scale):
         torch.testing.assert_close(network(x), network.base(x), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_base_is_not_rounded_in_bfloat16(make_small, variant):
+    network = make_small(variant, 4)
+    x = torch.rand(1, 3, 19, 23)
+    with torch.no_grad():
+        expected = network.paths(x).base
+        with torch.autocast("cpu", torch.bfloat16):
+            paths = network.paths(x)
+            total = network.join(paths)
+    assert paths.detail.dtype == torch.bfloat16
+    assert total.dtype == torch.float32
+    assert torch.equal(paths.base, expected)
+
+
 @pytest.mark.parametrize(("variant", "scale"), ALL)
 def test_collapsed_equals_trained(make_stirred, variant, scale):
     network = make_stirred(variant, scale)
@@ -65,6 +79,15 @@ def test_reach_is_the_receptive_field(make_stirred, variant):
 
 def test_stream_sees_past_a_compression_block(make_stirred):
     assert 2 * make_stirred("stream").reach + 1 >= 64
+
+
+def test_gated_blocks_do_not_grow_faster_than_their_input(make_stirred):
+    body = make_stirred("stream").groups
+    x = torch.rand(1, 32, 24, 24)
+    with torch.no_grad():
+        for group in body:
+            large, larger = (group(factor * x).abs().max() for factor in (1e3, 1e5))
+            assert larger <= 110 * large
 
 
 def test_photo_reach_bounds_the_receptive_field(make_small):

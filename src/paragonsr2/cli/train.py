@@ -36,7 +36,9 @@ def train(
     if preview is not None:
         typer.echo(write_preview(settings, preview, _log))
         return
-    Trainer(settings, resume=resume, log=_log).run()
+    trainer = Trainer(settings, resume=resume, log=_log)
+    trainer.run()
+    trainer.close()
 
 
 def _log(line: str) -> None:

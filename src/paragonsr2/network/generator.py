@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
@@ -207,16 +208,11 @@ class ParagonSR2(nn.Module):
         detail = self.upsampler(features)
         if self.detail_gain is not None:
             detail = detail * self.detail_gain
-        base = self.base.phases if self._direct else self.base
-        if torch.is_autocast_enabled(x.device.type):
-            # Nothing of it is learned, and in bfloat16 it would be rounded to 8 bits.
-            with torch.autocast(x.device.type, enabled=False):
-                summand = base(x)
-        else:
-            summand = base(x)
+        with _no_autocast(x):
+            base = self.base.phases(x) if self._direct else self.base(x)
         if not self._direct:
             detail = F.pixel_shuffle(detail, self.upsampler.last_scale)
-        return Paths(summand, detail, gate)
+        return Paths(base, detail, gate)
 
     def join(self, paths: Paths) -> Tensor:
         """The picture ``(B, 3, H * scale, W * scale)`` that both paths add up to."""
@@ -289,6 +285,15 @@ class ParagonSR2(nn.Module):
         super()._load_from_state_dict(
             weights, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+
+
+def _no_autocast(x: Tensor) -> AbstractContextManager[None]:
+    """Keep what is not learned in the dtype of ``x``: bfloat16 would round it to 8 bits."""
+    device = x.device.type
+    # The device that costs are counted on knows no autocast, and an exported graph holds none.
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return nullcontext()
+    return cast(AbstractContextManager[None], torch.autocast(device, enabled=False))
 
 
 def _collapse_children(parent: nn.Module) -> None:

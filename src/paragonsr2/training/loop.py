@@ -16,6 +16,7 @@ from types import FrameType
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
@@ -67,6 +68,8 @@ class Trainer:
         self.config, self._log = config, log
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
+        # A run before this one, in the same process, may have had another precision.
+        AcceleratorState._reset_state()  # pyright: ignore[reportPrivateUsage]
         self.accelerator = Accelerator(
             cpu=config.run.device == "cpu", mixed_precision=_mixed_precision(config)
         )
@@ -219,6 +222,11 @@ class Trainer:
                     shown = look(averaged, val, self.accelerator.device)
                 write_report(journal, config, self.network, shown)
             journal.close()
+
+    def close(self) -> None:
+        """Leave the other processes, together; without this, some abort while they end."""
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
 
     def batches(self, sampler: CropSampler) -> Generator[tuple[Tensor, Tensor]]:
         """Batches from the current step on, this process's share, the next ones in preparation.
