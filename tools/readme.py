@@ -15,6 +15,7 @@ from pathlib import Path
 
 from paragonsr2.measure.quality import decibel
 from paragonsr2.variants import SCALES, VARIANTS
+from paragonsr2.weights.catalogue import entries
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
@@ -58,6 +59,46 @@ def variants() -> str:
         quality = (decibel(sets[key]["psnr_y"]) for key in SETS)
         lines.append([label, "classical resize, for comparison", "", "", "", "", *quality])
     return rows(*lines)
+
+
+def quality() -> str:
+    """Everything that is measured of the bundled models."""
+    timed = {
+        one["name"]: one["engines"]["ONNX Runtime"]["median"] * 1e3
+        for one in load("speed/benchmark.json")["beside_peers"]["ours"]
+    }
+    lines = [["model", *(f"{name}, dB / SSIM" for name in (*SETS, "val")),
+              "parameters", "K MAC per LR pixel", "ms"]]  # fmt: skip
+    for entry in entries():
+        sets = load(f"quality/{entry.name}.json")["sets"]
+        scores = (f"{decibel(sets[key]['psnr_y'])} / {floored(sets[key]['ssim_y'], 4)}"
+                  for key in (*SETS, "val"))  # fmt: skip
+        # Speed is compared at x2, among the models trained for fidelity.
+        ms = timed.get(entry.variant) if (entry.scale, entry.kind) == (2, "fidelity") else None
+        lines.append([
+            f"`{entry.variant}:{entry.kind}` x{entry.scale}", *scores, f"{entry.parameters:,}",
+            f"{entry.kmacs_per_pixel:,.1f}", "" if ms is None else f"{ms:.0f}",
+        ])  # fmt: skip
+    return rows(*lines)
+
+
+def crops() -> str:
+    """The crops of each bundled model, and how many windows it makes worse."""
+    found = load("quality/crops.json")["models"]
+    parts: list[str] = []
+    for entry in entries():
+        about = found[entry.name]
+        parts.append(
+            f"### {entry.variant.capitalize()} x{entry.scale}, {entry.kind}\n\n"
+            f"{about['worse_than_bicubic']} of {about['windows']} windows are farther from the "
+            f"original than bicubic's.\n\n![crops](images/crops_{entry.name}.png)"
+        )
+    return "\n\n".join(parts)
+
+
+def floored(value: float, digits: int) -> str:
+    """``value`` with so many decimals, never rounded up."""
+    return f"{math.floor(value * 10**digits) / 10**digits:.{digits}f}"
 
 
 def speed() -> str:
@@ -152,6 +193,7 @@ def discriminators() -> str:
 #: The tables of each page.
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"variants": variants, "speed": speed, "peers": peers},
+    "docs/quality.md": {"quality": quality, "crops": crops},
     "docs/training.md": {"memory": memory, "time": time},
     "docs/decisions/0003-munet.md": {"discriminators": discriminators},
 }
