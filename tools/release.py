@@ -25,6 +25,7 @@ from cards import write_cards
 from paragonsr2.export.release import release_onnx
 from paragonsr2.files import write_atomic
 from paragonsr2.measure.cost import network_cost
+from paragonsr2.measure.machine import commit
 from paragonsr2.weights.catalogue import CATALOGUE, FOLDER
 from paragonsr2.weights.store import load_checkpoint, save_checkpoint
 
@@ -61,7 +62,7 @@ def main() -> None:
 
     checkpoint = load_checkpoint(options.checkpoint)
     about = checkpoint.description
-    training = {**checkpoint.training, "recipe": options.recipe}
+    training = {**checkpoint.training, "recipe": options.recipe, "commit": commit()}
     name = f"paragonsr2_{about.variant}_x{about.scale}_{options.kind}"
     files = {
         "onnx": FOLDER / f"{name}_fp32.onnx",
