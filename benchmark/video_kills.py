@@ -1,8 +1,8 @@
 """Kill a video job over and over at random moments; what is left, and how does it end?
 
-Writes ``results/robustness/kill_videos.json``. A run is killed with SIGKILL after a random time and started
-again until it ends; then the result must be the same to the byte as that of a run that nobody
-disturbed, and a new one begins, until there have been enough kills.
+Writes ``results/robustness/kill_videos.json``. A run is killed with SIGKILL after a random time
+and started again until it ends; then the result must be the same to the byte as that of a run that
+nobody disturbed, and a new one begins, until there have been enough kills.
 """
 
 from __future__ import annotations

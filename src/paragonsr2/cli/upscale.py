@@ -149,10 +149,15 @@ def upscale(
     started = time.perf_counter()
     outcomes: list[Outcome] = []
 
-    def show(task: Task, share: float) -> None:
-        line.show(task.source.name, len(outcomes) + share)
+    def show(task: Task, share: float, frames: int) -> None:
+        line.show(task.source.name, len(outcomes) + share, frames)
         events.progress(
-            {"input": str(task.source), "share": round(share, 4), "finished": len(outcomes)}
+            {
+                "input": str(task.source),
+                "share": round(share, 4),
+                "frames": frames,
+                "finished": len(outcomes),
+            }
         )
 
     with ProgressLine(len(tasks), "files", f"{about['backend']}, tile {about['tile']}") as line:
