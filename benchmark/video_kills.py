@@ -1,8 +1,8 @@
 """Kill a video job over and over at random moments; what is left, and how does it end?
 
-Writes ``results/video_kills.json``. A run is killed with SIGKILL after a random time and started
-again until it ends; then the result must be the same to the byte as that of a run that nobody
-disturbed, and a new one begins, until there have been enough kills.
+Writes ``results/robustness/kill_videos.json``. A run is killed with SIGKILL after a random time
+and started again until it ends; then the result must be the same to the byte as that of a run that
+nobody disturbed, and a new one begins, until there have been enough kills.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 from clips import irregular, make_clip  # noqa: E402
 
-RESULT = ROOT / "results" / "video_kills.json"
+RESULT = ROOT / "results" / "robustness" / "kill_videos.json"
 SEGMENT = 24
 
 # Says how many frames are done after each one.

@@ -28,9 +28,10 @@ from clips import irregular, make_clip
 from conftest import photo_like
 from paragonsr2.app.jobs import Choice, Workshop
 from paragonsr2.app.limits import Limits
+from paragonsr2.app.preview import make_preview
 from paragonsr2.app.store import Store, harmless_name, remove_leftovers
 from paragonsr2.cli.main import main
-from paragonsr2.errors import InputError, OptionError, OutputError, ParagonError
+from paragonsr2.errors import ImageTooLargeError, InputError, OptionError, OutputError, ParagonError
 from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.line import Task
 from paragonsr2.upscale.upscaler import Upscaler
@@ -184,6 +185,19 @@ def test_a_result_is_what_the_command_makes_of_the_file(
     assert result.item.path.read_bytes() == target.read_bytes()
     assert result.item.name == f"my photo_x2{suffix}"
     assert (result.before.width, result.after.width, result.after.height) == (32, 64, 48)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP"])
+def test_an_animation_counts_all_its_frames(make_workshop, kind):
+    frames = [Image.fromarray(photo_like(24, 32, seed=seed)) for seed in range(3)]
+    moving = io.BytesIO()
+    frames[0].save(moving, kind, save_all=True, append_images=frames[1:], duration=40)
+    workshop = make_workshop()
+    upload = put(workshop.store, moving.getvalue(), f"moving.{kind.lower()}")
+    result = workshop.start(upload.token, Choice("bicubic", 2)).future.result()
+    assert (result.before.pages, result.after.pages) == (3, 3)
+    with pytest.raises(ImageTooLargeError):
+        make_preview(upload.path, upload.shown, max_pixels=32 * 24 * 3 - 1)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 
+import av
 import numpy as np
 import pytest
 import pyvips
@@ -167,8 +168,8 @@ def frames_of(path):
         return frames, delays, opened.info.get("loop")
 
 
-@pytest.mark.parametrize("first", [".gif", ".webp"])
-@pytest.mark.parametrize("second", [".gif", ".webp"])
+@pytest.mark.parametrize("first", [".gif", ".webp", ".png"])
+@pytest.mark.parametrize("second", [".gif", ".webp", ".png"])
 def test_an_animation_keeps_frames_delays_and_loop(tmp_path, enlarge, first, second):
     source = tmp_path / f"moving{first}"
     animation(source)
@@ -196,20 +197,98 @@ def test_a_still_frame_twice_is_two_frames(tmp_path, enlarge):
     assert len(frames_of(made)[0]) == pages
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".avif"])
+@pytest.mark.parametrize("suffix", [".jpg", ".avif"])
 def test_an_animation_is_never_cut_to_its_first_frame(tmp_path, magic, suffix):
     animation(tmp_path / "moving.gif")
     outcome = run_task(Task(tmp_path / "moving.gif", tmp_path / f"x{suffix}"), magic)
     assert outcome.status == "failed"
-    assert "--format webp" in outcome.message
+    assert "--format png or webp" in outcome.message
     assert not (tmp_path / f"x{suffix}").exists()
 
 
-def test_an_animated_png_is_refused_rather_than_cut(tmp_path, magic):
-    animation(tmp_path / "moving.png")
-    outcome = run_task(Task(tmp_path / "moving.png", tmp_path / "x.png"), magic)
-    assert outcome.status == "failed"
-    assert "animated PNG" in outcome.message
+def rewrite(source, target):
+    """Through reader and writer alone; the header that was read."""
+    with ImageReader(source) as reader:
+        write_strips(target, reader.header, reader.strips())
+        return reader.header
+
+
+def moves(mode="RGBA", number=4, size=(30, 22)):
+    """Frames of which each covers and uncovers parts of the one before."""
+    rng = np.random.default_rng(4)
+    frames = []
+    for step in range(number):
+        frame = np.zeros((size[1], size[0], 4), np.uint8)
+        frame[3 : 12 + step, 2 + 4 * step : 14 + 4 * step, :3] = rng.integers(0, 256, 3)
+        frame[3 : 12 + step, 2 + 4 * step : 14 + 4 * step, 3] = (255, 90, 255, 160)[step % 4]
+        frames.append(Image.fromarray(frame).convert(mode))
+    return frames
+
+
+def seen_by_ffmpeg(path):
+    """The frames as FFmpeg puts them together, RGBA, and when each is shown, in milliseconds."""
+    with av.open(str(path)) as clip:
+        frames = list(clip.decode(video=0))
+        times = [round(1000 * frame.pts * frame.time_base) for frame in frames]
+        return [frame.to_ndarray(format="rgba").astype(int) for frame in frames], times
+
+
+# Without alpha Pillow writes frames over each other alone.
+@pytest.mark.parametrize(
+    ("mode", "dispose"),
+    [("RGBA", 0), ("RGBA", 1), ("RGBA", 2), ("LA", 1), ("LA", 2), ("RGB", 0), ("L", 0), ("P", 0)],
+)
+@pytest.mark.parametrize("blend", [0, 1])
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_animated_png_is_shown_as_by_others(tmp_path, mode, dispose, blend, apart):
+    """Also where the still picture for others is not part of the animation."""
+    source, target = tmp_path / "in.png", tmp_path / "out.png"
+    frames = moves(mode)
+    frames[0].save(
+        source, save_all=True, append_images=frames[1:], disposal=dispose, blend=blend,
+        duration=[40, 250, 90, 600], loop=3, default_image=apart,
+    )  # fmt: skip
+    header = rewrite(source, target)
+    (before, times), (after, times_after) = seen_by_ffmpeg(source), seen_by_ffmpeg(target)
+    assert times_after == times
+    assert header.loop == 3
+    assert header.pages == len(before) == len(after)
+    for was, now in zip(before, after, strict=True):
+        alpha = was[..., 3:] / 255
+        assert np.abs(was[..., 3] - now[..., 3]).max() <= 1
+        assert (np.abs(was - now) * alpha).max() <= 2
+
+
+def test_an_animated_png_of_16_bits_keeps_them(tmp_path):
+    ramp = (np.arange(64, dtype=np.uint16) * 1000).reshape(1, 64, 1).repeat(16, axis=0)
+    pages = [ramp, ramp[:, ::-1], ramp // 3]
+    header = Header(64, 16, 1, np.dtype(np.uint16), pages=3, delays=(10, 20, 30))
+    write_strips(tmp_path / "a.png", header, iter([np.concatenate(pages)]))
+    with ImageReader(tmp_path / "a.png") as reader:
+        assert (reader.header.delays, reader.header.channels) == ((10, 20, 30), 1)
+        for page, strip in zip(pages, reader.strips(), strict=True):
+            assert (strip == page).all()
+
+
+def test_a_damaged_animated_png_is_refused(tmp_path, magic):
+    source = tmp_path / "in.png"
+    moves()[0].save(source, save_all=True, append_images=moves()[1:], duration=40)
+    good = source.read_bytes()
+    second = good.index(b"fdAT")
+    control = good.index(b"fcTL", good.index(b"IDAT"))
+    spoiled = {
+        "cut": good[: second + 20],
+        "a bit": good[: second + 12] + bytes([good[second + 12] ^ 1]) + good[second + 13 :],
+        "one frame less": good[: control - 4] + good[good.rindex(b"IEND") - 4 :],
+        "another order": good[: control + 7] + b"\x09" + good[control + 8 :],
+    }
+    for content in spoiled.values():
+        source.write_bytes(content)
+        outcome = run_task(Task(source, tmp_path / "x.png"), magic)
+        assert outcome.status == "failed"
+        assert "damaged" in outcome.message
+        assert "\n" not in outcome.message
+        assert not (tmp_path / "x.png").exists()
 
 
 def test_pages_of_a_tiff_are_all_enlarged_or_said_to_be_left(tmp_path, enlarge):

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import pyvips
 
+from clips import make_clip, regular
 from conftest import photo_like
-from paragonsr2.cli.progress import Events
+from paragonsr2.cli.progress import Events, ProgressLine
 from paragonsr2.errors import BackendError, ImageError, UsageError
 from paragonsr2.files import atomic_path, is_temporary
 from paragonsr2.pixels.files import Picture, read_picture, write_picture
@@ -204,6 +205,19 @@ def test_a_line_on_the_terminal_takes_nothing_from_stdout(tmp_path):
     assert b"2 files" in shown
     assert b"numpy, tile" in shown
     assert b"\x1b[3" not in shown  # no colour
+
+
+def test_a_clip_is_told_in_frames(tmp_path, monkeypatch):
+    make_clip(tmp_path / "a.mkv", regular(4))
+    done = run("upscale", tmp_path, "-m", "magic", "--preset", "ultrafast", "--events")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert next(event for event in events if event["event"] == "progress")["frames"] == 1
+    clock = iter([7.0, 8.0])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with ProgressLine(1, "files", "an engine", clock.__next__) as line:
+        line.show("a.mkv", 0.25, 100)
+        line.show("a.mkv", 0.5, 125)
+        assert line.count == "0/1 files 125 frames 25.0 frames/s"
 
 
 def test_events_are_silent_unless_asked_for(capsys):

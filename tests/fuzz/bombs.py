@@ -37,6 +37,13 @@ def _png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + data + _chunk(b"IEND", b"")
 
 
+def _png_of_many_frames() -> bytes:
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", 1000, 1000, 8, 0, 0, 0, 0))
+    claim = _chunk(b"acTL", struct.pack(">II", 1100, 0))
+    data = _chunk(b"IDAT", zlib.compress(bytes(1001 * 1000)))
+    return b"\x89PNG\r\n\x1a\n" + header + claim + data + _chunk(b"IEND", b"")
+
+
 def _gif() -> bytes:
     screen = b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0x80, 0, 0) + bytes(6)
     image = b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0)
@@ -75,6 +82,7 @@ def make_bombs() -> dict[str, bytes]:
     frames = [Image.fromarray(np.full((16, 16, 3), value, np.uint8)) for value in (0, 255)]
     return {
         "bomb.png": _png(),
+        "frames.png": _png_of_many_frames(),
         "bomb.gif": _gif(),
         "frames.gif": _gif_of_many_frames(),
         "bomb.tif": _tiff(),

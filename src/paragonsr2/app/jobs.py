@@ -190,7 +190,7 @@ class Workshop:
                     if folder_bytes(result.path.parent) > most:
                         raise JobStoppedError("the result is larger than the page allows")
 
-                def tell(_: Task, share: float) -> None:
+                def tell(_: Task, share: float, __: int) -> None:
                     check_size()
                     job.advance(share)
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from paragonsr2.errors import ImageError, ImageTooLargeError
 from paragonsr2.pixels import formats
+from paragonsr2.pixels.apng import count_frames
 from paragonsr2.pixels.video import is_video, probe, read_frames
 
 #: libvips as that module leaves it: without the loaders that hostile files may not reach.
@@ -58,7 +59,8 @@ def make_preview(source: Path, target: Path, *, max_pixels: int) -> Size:
     if is_video(source):
         return _clip_preview(source, target, max_pixels)
     try:
-        size = _size(cast(Any, pyvips.Image).new_from_file(str(source), access="sequential"))
+        image = cast(Any, pyvips.Image).new_from_file(str(source), access="sequential")
+        size = _size(image, count_frames(source))
         if size.pixels > max_pixels:
             raise ImageTooLargeError(
                 f"{_text(size)} is {size.pixels / 1e6:.1f} megapixels; "
@@ -103,10 +105,11 @@ def _clip_preview(source: Path, target: Path, max_pixels: int) -> Size:
     return Size(width, height, frames=0)
 
 
-def _size(image: Any) -> Size:
+def _size(image: Any, frames: int) -> Size:
+    """The upright size; ``frames`` are those of an animated PNG, which libvips does not count."""
     # The pages of HEIF are other pictures, which are not enlarged.
     has_pages = image.get_typeof("n-pages") and not image.get("vips-loader").startswith("heif")
-    pages = image.get("n-pages") if has_pages else 1
+    pages = image.get("n-pages") if has_pages else frames
     if image.get_typeof("orientation") and image.get("orientation") in (5, 6, 7, 8):
         return Size(image.height, image.width, pages)
     return Size(image.width, image.height, pages)

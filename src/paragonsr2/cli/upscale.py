@@ -41,6 +41,14 @@ class CodecChoice(enum.StrEnum):
     prores = "prores"
 
 
+class TemporalChoice(enum.StrEnum):
+    """Whether video is steadied."""
+
+    auto = "auto"
+    on = "on"
+    off = "off"
+
+
 class FormatChoice(enum.StrEnum):
     """Output formats."""
 
@@ -90,6 +98,10 @@ def upscale(
     segment: Annotated[
         int | None, typer.Option(help="Frames after which an interrupted video can go on.")
     ] = None,
+    temporal: Annotated[
+        TemporalChoice,
+        typer.Option(help="Steady video against flicker; auto: if OpenCV is installed."),
+    ] = TemporalChoice.auto,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results newer than their input, too.")
     ] = False,
@@ -106,6 +118,7 @@ def upscale(
     An interrupted video goes on where it was when the same command is given again.
     """
     from paragonsr2.upscale.job import check_output_folder, plan_tasks, run_tasks
+    from paragonsr2.upscale.temporal import Steadier
     from paragonsr2.upscale.upscaler import Upscaler
     from paragonsr2.upscale.video import SEGMENT_FRAMES, VideoOptions
 
@@ -117,12 +130,15 @@ def upscale(
         precision=precision.value,
         tile=_tile(tile),
     )
+    if temporal is TemporalChoice.on:
+        Steadier(upscaler.scale)  # or say now what is missing, not at each clip
     max_pixels = int(max_megapixels * 1e6)
     video = VideoOptions(
         codec=None if codec is CodecChoice.keep else codec.value,
         quality=quality,
         preset=preset,
         segment=SEGMENT_FRAMES if segment is None else segment,
+        temporal=temporal.value,
         max_pixels=max_pixels,
     )
     tasks = plan_tasks(inputs, output, upscaler.scale, image_format.value, suffix)
@@ -133,10 +149,15 @@ def upscale(
     started = time.perf_counter()
     outcomes: list[Outcome] = []
 
-    def show(task: Task, share: float) -> None:
-        line.show(task.source.name, len(outcomes) + share)
+    def show(task: Task, share: float, frames: int) -> None:
+        line.show(task.source.name, len(outcomes) + share, frames)
         events.progress(
-            {"input": str(task.source), "share": round(share, 4), "finished": len(outcomes)}
+            {
+                "input": str(task.source),
+                "share": round(share, 4),
+                "frames": frames,
+                "finished": len(outcomes),
+            }
         )
 
     with ProgressLine(len(tasks), "files", f"{about['backend']}, tile {about['tile']}") as line:

@@ -15,7 +15,7 @@ from typing import Any
 from paragonsr2.files import write_atomic
 from paragonsr2.version import __version__
 
-_PACKAGES = ("av", "numpy", "onnxruntime", "pyvips", "torch")
+_PACKAGES = ("av", "numpy", "onnxruntime", "opencv-python-headless", "pyvips", "torch")
 
 
 def describe_machine() -> dict[str, object]:

@@ -13,6 +13,9 @@ Pixels = npt.NDArray[np.uint8 | np.uint16 | np.float32]
 #: ``(H, W, C)``, 8 bit.
 Pixels8 = npt.NDArray[np.uint8]
 
+#: ``(H, W, C)``, 16 bit.
+Pixels16 = npt.NDArray[np.uint16]
+
 #: ``(N, C, H, W)`` float32, nominally 0..1: what networks take and give.
 FloatNCHW = npt.NDArray[np.float32]
 
@@ -34,3 +37,21 @@ def round_half_up(values: npt.NDArray[np.floating], like: Pixels) -> Pixels:
     clipped += 0.5
     # What is not negative is rounded down by the cast itself.
     return clipped.astype(like.dtype)
+
+
+def to_16_bits(pixels: Pixels) -> Pixels16:
+    """The same picture in 16 bits; 8 and 16 bits are taken, white stays white."""
+    deep = pixels.astype(np.uint16)
+    return deep if pixels.dtype == np.uint16 else deep * np.uint16(257)
+
+
+def to_8_bits(pixels: Pixels) -> Pixels8:
+    """The nearest picture in 8 bits; 8 and 16 bits are taken."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.uint8)
+    wide = pixels.astype(np.uint32)
+    wide *= 255
+    wide += 32895
+    # This divides by 257 and rounds, for every 16-bit number.
+    wide >>= 16
+    return wide.astype(np.uint8)

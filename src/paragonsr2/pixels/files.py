@@ -6,7 +6,6 @@ larger than memory nor a long animation has to be in memory at once.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import pyvips
 
 from paragonsr2.errors import ImageError, ImageTooLargeError, OutputError
 from paragonsr2.files import atomic_path
+from paragonsr2.pixels.apng import Animation, count_frames, write_animation
 from paragonsr2.pixels.arrays import Pixels, full_scale
 from paragonsr2.pixels.exif import is_kept, tells_something, without_pixel_facts
 from paragonsr2.pixels.formats import WRITABLE, ImageFormat, format_of
@@ -41,6 +41,8 @@ HUGE_TIFF = 4_000_000_000
 _CARRIED = ("exif-", "xmp-data", "iptc-data", "icc-profile-data")
 _KIND: dict[str, npt.DTypeLike] = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 _FORMAT = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
+# Photos become smaller, and sooner, than by libvips' own choice of level 6 and no filter.
+_PNG = {"compression": 2, "filter": "avg"}
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:>|\s*=\s*[\"']))[2-8]")
 
 
@@ -142,15 +144,42 @@ class ImageReader:
             if path.stat().st_size == 0:
                 raise ImageError(f"{path} is empty")
             pages, notes = _measure(path, max_pixels, first_page=first_page)
-            image = _decode(path, pages)
-            size = image.width * image.height * image.bands * _dtype(image).itemsize
-            self._at_once = size <= AT_ONCE * pages
-            if size <= AT_ONCE:
-                image = image.copy_memory()
-            # What is not kept in memory can be read only once.
-            alpha = image if size <= AT_ONCE or image.bands % 2 else _decode(path, pages)
-            self.header = _header(image, pages, notes, opaque=_opaque(alpha))
-        self._image: Any = image
+            frames = 1 if first_page else count_frames(path)
+            self._image: Any = _decode(path, pages)
+            self._at_once = True
+            self._animation: Animation | None = None
+            if frames == 1:
+                self._open_image(pages, notes)
+            else:
+                _check_size(path, self._image.width * self._image.height * frames, max_pixels)
+                self._open_animation(Animation(path))
+
+    def _open_image(self, pages: int, notes: tuple[str, ...]) -> None:
+        image = self._image
+        size = image.width * image.height * image.bands * _dtype(image).itemsize
+        self._at_once = size <= AT_ONCE * pages
+        if size <= AT_ONCE:
+            self._image = image = image.copy_memory()
+        # What is not kept in memory can be read only once.
+        alpha = image if size <= AT_ONCE or image.bands % 2 else _decode(self.path, pages)
+        self.header = _header(image, pages, notes, opaque=_opaque(alpha))
+
+    def _open_animation(self, animation: Animation) -> None:
+        """An animated PNG; libvips has read what belongs to the whole file, and one picture."""
+        first = _header(self._image, 1, (), opaque=False)
+        if (animation.width, animation.height) != (first.width, first.height):
+            raise ImageError(f"{self.path} is an animated PNG to be turned; turn it first")
+        white = full_scale(first.dtype)
+        opaque = all(frame[..., -1].min() == white for frame in animation.frames())
+        self._animation = animation
+        self.header = replace(
+            first,
+            channels=first.channels + (first.channels % 2 and not opaque),
+            opaque=opaque and first.channels % 2 == 0,
+            pages=len(animation.delays),
+            delays=animation.delays,
+            loop=animation.loop,
+        )
 
     def __enter__(self) -> Self:
         """Nothing to do: it is open."""
@@ -169,6 +198,11 @@ class ImageReader:
             ImageError: the file is damaged further down, or holds NaN or infinity.
         """
         head = self.header
+        if self._animation is not None:
+            with _reading(self.path):
+                for frame in self._animation.frames():
+                    yield np.ascontiguousarray(frame[..., : head.channels])
+            return
         row_bytes = head.width * head.channels * head.dtype.itemsize
         step = head.height if self._at_once else max(1, STRIP // row_bytes)
         with _reading(self.path):
@@ -216,11 +250,6 @@ def _measure(path: Path, max_pixels: int, *, first_page: bool) -> tuple[int, tup
     image = _load(path)
     pages = image.get("n-pages") if image.get_typeof("n-pages") and not first_page else 1
     _check_size(path, image.width * image.height * pages, max_pixels)
-    if not first_page and image.get("vips-loader").startswith("png") and _is_animated_png(path):
-        raise ImageError(
-            f"{path} is an animated PNG, of which libvips reads the first frame alone; "
-            f"make it a GIF or WebP first"
-        )
     if pages == 1:
         return 1, ()
     if image.get("vips-loader").startswith("heif"):
@@ -233,20 +262,6 @@ def _measure(path: Path, max_pixels: int, *, first_page: bool) -> tuple[int, tup
         return 1, (f"has {pages} pages of several sizes; only the first is enlarged",)
     _check_size(path, whole.width * whole.height, max_pixels)
     return pages, ()
-
-
-def _is_animated_png(path: Path) -> bool:
-    """Whether an ``acTL`` chunk of several frames stands before the pixels.
-
-    Source: W3C, "Portable Network Graphics (Third Edition)", 11.3.6.1.
-    """
-    with path.open("rb") as file:
-        file.seek(8)
-        while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
-            if head[4:] == b"acTL":
-                return int.from_bytes(file.read(4), "big") > 1
-            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
-    return False
 
 
 def _decode(path: Path, pages: int) -> Any:
@@ -392,6 +407,9 @@ def write_strips(
     """
     check_writable(path, header)
     name = format_of(path)
+    if name == "png" and header.pages > 1:
+        _write_moving_png(path, header, strips)
+        return
     stream = RowStream(header.width, header.height * header.pages, header.channels, header.dtype)
     try:
         with atomic_path(path) as part:
@@ -401,6 +419,35 @@ def write_strips(
         if stream.error is not None:
             raise stream.error from None
         raise OutputError(f"cannot write {path}: {_reason(error)}") from error
+
+
+def _write_moving_png(path: Path, header: Header, strips: Iterable[Pixels]) -> None:
+    still = replace(header, pages=1, delays=())
+
+    def encoded() -> Iterator[bytes]:
+        for pixels in _whole_pages(strips, header.height):
+            image = pyvips.Image.new_from_memory(
+                pixels.data, header.width, header.height, header.channels,
+                _FORMAT[header.dtype.name],
+            )  # fmt: skip
+            yield _with_metadata(image, still).pngsave_buffer(**_PNG)
+
+    try:
+        with atomic_path(path) as part, part.open("wb") as file:
+            write_animation(file, encoded(), header.pages, header.delays, header.loop)
+    except pyvips.Error as error:
+        raise OutputError(f"cannot write {path}: {_reason(error)}") from error
+
+
+def _whole_pages(strips: Iterable[Pixels], height: int) -> Iterator[Pixels]:
+    """Strips of rows, as pages of ``height`` rows."""
+    pending: list[Pixels] = []
+    for strip in strips:
+        pending.append(strip)
+        while sum(part.shape[0] for part in pending) >= height:
+            rows = np.concatenate(pending)
+            yield np.ascontiguousarray(rows[:height])
+            pending = [rows[height:]]
 
 
 def _with_metadata(image: Any, header: Header) -> Any:
@@ -429,8 +476,7 @@ def _save(image: Any, name: str, part: Path, quality: int, header: Header) -> No
     count = image.width * image.height
     lossless = quality == 100
     savers: dict[str, tuple[str, dict[str, Any]]] = {
-        # Photos become smaller, and sooner, than by libvips' own choice of level 6 and no filter.
-        "png": ("pngsave", {"compression": 2, "filter": "avg"}),
+        "png": ("pngsave", _PNG),
         # Optimised Huffman tables save little, take long, and need all coefficients in memory.
         "jpg": (
             "jpegsave",

@@ -56,7 +56,7 @@ class ImageFormat:
 
 
 _ALL: dict[str, ImageFormat] = {
-    "png": ImageFormat("PNG", (".png", ".apng"), 10_000_000, deep=True),
+    "png": ImageFormat("PNG", (".png", ".apng"), 10_000_000, deep=True, pages=True, delays=True),
     "jpg": ImageFormat("JPEG", (".jpg", ".jpeg"), 65_500, alpha=False),
     "webp": ImageFormat("WebP", (".webp",), 16_383, pages=True, delays=True),
     "tiff": ImageFormat("TIFF", (".tif", ".tiff"), 10_000_000, deep=True, floats=True, pages=True),

@@ -74,7 +74,7 @@ class RowStream:
     def _png(self, first: Pixels, pending: Iterator[Pixels]) -> Iterator[bytes]:
         row_bytes = self.width * self.pixel_bytes
         yield b"\x89PNG\r\n\x1a\n"
-        yield _chunk(b"IHDR", struct.pack(">IIBBBBB", row_bytes, self.height, 8, 0, 0, 0, 0))
+        yield chunk(b"IHDR", struct.pack(">IIBBBBB", row_bytes, self.height, 8, 0, 0, 0, 0))
         deflate = zlib.compressobj(level=0)
         step = max(1, _PIECE // row_bytes)
         strip: Pixels | None = first
@@ -86,12 +86,17 @@ class RowStream:
                 rows[:, 1:] = part.view(np.uint8).reshape(part.shape[0], row_bytes)
                 packed = deflate.compress(rows.data)
                 if packed:
-                    yield _chunk(b"IDAT", packed)
+                    yield chunk(b"IDAT", packed)
             strip = next(pending, None)
-        yield _chunk(b"IDAT", deflate.flush())
-        yield _chunk(b"IEND", b"")
+        yield chunk(b"IDAT", deflate.flush())
+        yield chunk(b"IEND", b"")
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    crc = zlib.crc32(content, zlib.crc32(kind))
-    return b"".join([struct.pack(">I", len(content)), kind, content, struct.pack(">I", crc)])
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + checksum(kind, content)
+
+
+def checksum(kind: bytes, content: bytes) -> bytes:
+    """The four bytes that end a chunk."""
+    return struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from paragonsr2.errors import ParagonError
-from paragonsr2.upscale.line import Outcome, Task, is_newer
+from paragonsr2.upscale.line import Outcome, Progress, Task, is_newer
 from paragonsr2.upscale.upscaler import Upscaler
 from paragonsr2.upscale.video import VideoOptions, VideoProgress, upscale_video
 
@@ -17,7 +16,7 @@ def run_clip(
     options: VideoOptions,
     *,
     overwrite: bool = False,
-    progress: Callable[[Task, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
     """Enlarge one clip; whatever is wrong with it becomes a failed outcome, not an exception.
 
@@ -26,8 +25,7 @@ def run_clip(
         upscaler: that enlarges the frames.
         options: codec and limits.
         overwrite: also where the target is newer than the source.
-        progress: told the share that is done, 0..1, after each frame; 0 if the clip does not
-            tell its length.
+        progress: told after each frame; the share is 0 if the clip does not tell its length.
     """
     if not overwrite and is_newer(task.target, task.source):
         why = "it is newer than the input; --overwrite replaces it"
@@ -35,7 +33,8 @@ def run_clip(
 
     def report(state: VideoProgress) -> None:
         if progress is not None:
-            progress(task, min(state.done / state.total, 1.0) if state.total else 0.0)
+            share = min(state.done / state.total, 1.0) if state.total else 0.0
+            progress(task, share, state.done)
 
     started = time.perf_counter()
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from paragonsr2.pixels.formats import READABLE, WRITABLE, kept_suffix
 from paragonsr2.pixels.remux import target_suffix
 from paragonsr2.pixels.video import VIDEO_SUFFIXES, is_video
 from paragonsr2.upscale.clip import run_clip
-from paragonsr2.upscale.line import Line, Outcome, Task
+from paragonsr2.upscale.line import Line, Outcome, Progress, Task
 from paragonsr2.upscale.segments import is_work
 from paragonsr2.upscale.upscaler import Upscaler
 from paragonsr2.upscale.video import VideoOptions
@@ -133,7 +133,7 @@ def run_tasks(
     max_pixels: int = MAX_PIXELS,
     quality: int | None = None,
     video: VideoOptions | None = None,
-    progress: Callable[[Task, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Outcome]:
     """Enlarge files; reading the next and writing the last go on while one is computed.
 
@@ -146,7 +146,7 @@ def run_tasks(
         max_pixels: of an input, all pages together.
         quality: of lossy image formats, 1..100; None for the default.
         video: how clips are coded, and limits of theirs.
-        progress: told the share of a task that is computed, 0..1.
+        progress: told how far a task is.
 
     Yields:
         An outcome for each task, in order, as soon as it is known.

@@ -19,6 +19,9 @@ from paragonsr2.upscale.upscaler import Upscaler
 
 Status = Literal["done", "skipped", "failed"]
 
+#: Told how far a task is: the share that is done, 0..1, and the frames, if it is a clip.
+Progress = Callable[["Task", float, int], None]
+
 #: Files, and strips of one file, that may wait between two steps of the line.
 _WAITING = 2
 
@@ -100,9 +103,7 @@ class Line:
         self._finished: Pipe[Outcome] = Pipe(sys.maxsize)
         self._under_way: set[_Job] = set()
 
-    def run(
-        self, tasks: Sequence[Task], progress: Callable[[Task, float], None] | None
-    ) -> Iterator[Outcome]:
+    def run(self, tasks: Sequence[Task], progress: Progress | None) -> Iterator[Outcome]:
         """Do the tasks; see :func:`paragonsr2.upscale.job.run_tasks`."""
         threads = [
             threading.Thread(target=self._read, args=(tasks,), daemon=True),
@@ -159,7 +160,7 @@ class Line:
         except Exception as error:
             job.read.close(error)
 
-    def _compute(self, job: _Job, progress: Callable[[Task, float], None] | None) -> None:
+    def _compute(self, job: _Job, progress: Progress | None) -> None:
         header = job.header
         if header is None:
             return
@@ -169,7 +170,7 @@ class Line:
                 bands = self.upscaler.strips(
                     strips, header.height, header.width, opaque=header.opaque,
                     progress=lambda share, page=page: (
-                        progress(job.task, (page + share) / header.pages) if progress else None
+                        progress(job.task, (page + share) / header.pages, 0) if progress else None
                     ),
                 )  # fmt: skip
                 for band in bands:

@@ -9,10 +9,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from paragonsr2.errors import ImageError, OptionError, UsageError
-from paragonsr2.pixels.arrays import Pixels
+from paragonsr2.errors import ImageError, MissingExtraError, OptionError, UsageError
+from paragonsr2.pixels.arrays import Pixels, to_8_bits, to_16_bits
 from paragonsr2.pixels.encode import (
     CODECS,
     CodedPacket,
@@ -32,6 +32,7 @@ from paragonsr2.pixels.video import (
 )
 from paragonsr2.upscale.background import in_background
 from paragonsr2.upscale.segments import SegmentStore, locked, work_folder
+from paragonsr2.upscale.temporal import Steadier
 from paragonsr2.upscale.upscaler import Upscaler
 from paragonsr2.version import __version__
 
@@ -39,8 +40,13 @@ from paragonsr2.version import __version__
 #: key frame to the next.
 SEGMENT_FRAMES = 120
 
-# Decoded frames that wait for the network, and enlarged ones that wait for the encoder.
+# Decoded frames that wait for the network, and enlarged ones that wait for the next step.
 _AHEAD_SMALL, _AHEAD_LARGE = 4, 2
+
+Temporal = Literal["auto", "on", "off"]
+
+# A frame, and its pixels when enlarged; None where they equal those of the frame before.
+_Enlarged = tuple[TimedPixels, Pixels | None]
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class VideoOptions:
         quality: 1..100, higher is better; None for the default.
         preset: the encoder's own name; None for the default.
         segment: frames that are finished together, at least 2.
+        temporal: whether frames are steadied, see :mod:`paragonsr2.upscale.temporal`;
+            ``auto`` does it if OpenCV is installed.
         max_pixels: refuse clips with larger frames.
         max_frames: refuse longer clips; None for no limit.
     """
@@ -61,6 +69,7 @@ class VideoOptions:
     quality: int | None = None
     preset: str | None = None
     segment: int = SEGMENT_FRAMES
+    temporal: Temporal = "auto"
     max_pixels: int = MAX_FRAME_PIXELS
     max_frames: int | None = None
 
@@ -126,6 +135,7 @@ def upscale_video(
     Raises:
         InputError: the source cannot be read.
         UsageError: codec or container do not fit the clip.
+        MissingExtraError: ``temporal`` is on, and OpenCV is not installed.
         OutputError: the result cannot be written, or another job is writing it.
     """
     if options.segment < 2:
@@ -152,17 +162,18 @@ def upscale_video(
         global_header=row.global_header,
     )
     copy = plan_copy(clip, row)
+    steadier, unsteady = _open_steadier(options.temporal, upscaler.scale)
     folder = work_folder(target)
     with locked(folder):
         store = SegmentStore(folder)
         with _tile_of_before(upscaler, store):
-            why = store.begin(_identity(clip, encoding, upscaler))
-            job = _Job(clip, encoding, upscaler, options, store, progress)
+            why = store.begin(_identity(clip, encoding, upscaler, steadier))
+            job = _Job(clip, encoding, upscaler, steadier, options, store, progress)
             job.run()
         part = folder / f"result{target.suffix}"
         remux(clip, part, row, encoding, store.header, store, store.reorder, copy)
         store.publish(part, target)
-    notes = [*clip.notes, *copy.notes]
+    notes = [*clip.notes, *copy.notes, *unsteady]
     if options.codec is None and clip.codec in CODECS and codec != clip.codec:
         notes.append(f"{clip.codec} cannot be kept in {row.muxer} here; coded as {codec}")
     if codec == "prores" and clip.depth > 10:
@@ -180,7 +191,21 @@ def upscale_video(
     )
 
 
-def _identity(clip: Clip, encoding: Encoding, upscaler: Upscaler) -> dict[str, Any]:
+def _open_steadier(wanted: Temporal, scale: int) -> tuple[Steadier | None, tuple[str, ...]]:
+    """What steadies frames, if anything does; what to say about it."""
+    if wanted == "off":
+        return None, ()
+    try:
+        return Steadier(scale), ()
+    except MissingExtraError as error:
+        if wanted == "on":
+            raise
+        return None, (f"frames are not steadied: {error}, or give --temporal off",)
+
+
+def _identity(
+    clip: Clip, encoding: Encoding, upscaler: Upscaler, steadier: Steadier | None
+) -> dict[str, Any]:
     """Everything that decides the bytes of a segment."""
     try:
         about = clip.path.stat()
@@ -195,6 +220,7 @@ def _identity(clip: Clip, encoding: Encoding, upscaler: Upscaler) -> dict[str, A
         "engine": upscaler.backend.name,
         "tile": upscaler.tile,
         "options": str(encoding),
+        "temporal": steadier.digest if steadier else "off",
     }
 
 
@@ -229,40 +255,70 @@ class _Job:
         clip: Clip,
         encoding: Encoding,
         upscaler: Upscaler,
+        steadier: Steadier | None,
         options: VideoOptions,
         store: SegmentStore,
         progress: Callable[[VideoProgress], None] | None,
     ) -> None:
-        self.clip, self.encoding, self.upscaler = clip, encoding, upscaler
+        self.clip, self.encoding = clip, encoding
+        self.upscaler, self.steadier = upscaler, steadier
         self.most = options.max_frames or sys.maxsize
         self.size, self.store, self.progress = options.segment, store, progress
         self.done = self.resumed = store.frames
         self.repeated = 0
 
     def run(self) -> None:
-        """Decode and enlarge in threads of their own, and encode in this one."""
-        decoded = in_background(read_frames(self.clip, start=self.resumed), _AHEAD_SMALL)
-        with closing(in_background(self._enlarge(decoded), _AHEAD_LARGE)) as enlarged:
+        """Decode, enlarge and steady in threads of their own, and encode in this one."""
+        # A frame is steadied by the one before it.
+        start = max(self.resumed - 1, 0) if self.steadier else self.resumed
+        decoded = in_background(read_frames(self.clip, start=start), _AHEAD_SMALL)
+        enlarged = in_background(self._enlarge(decoded), _AHEAD_LARGE)
+        if self.steadier:
+            enlarged = in_background(self._steady(enlarged, self.steadier), _AHEAD_LARGE)
+        with closing(enlarged):
             frames = self._as_frames(enlarged)
             for _, segment in groupby(frames, key=lambda item: item[0].index // self.size):
                 self._encode(segment)
 
-    def _enlarge(
-        self, decoded: Generator[TimedPixels]
-    ) -> Generator[tuple[TimedPixels, Pixels | None]]:
+    def _enlarge(self, decoded: Generator[TimedPixels]) -> Generator[_Enlarged]:
         with closing(decoded):
             for frame in decoded:
-                yield frame, None if frame.pixels is None else self.upscaler(frame.pixels)
+                if frame.pixels is None:
+                    yield frame, None
+                else:
+                    pixels = to_16_bits(frame.pixels) if self.steadier else frame.pixels
+                    yield frame, self.upscaler(pixels)
 
-    def _as_frames(
-        self, enlarged: Iterable[tuple[TimedPixels, Pixels | None]]
-    ) -> Iterator[tuple[TimedPixels, Any]]:
+    def _steady(self, enlarged: Generator[_Enlarged], steadier: Steadier) -> Generator[_Enlarged]:
+        """Steady each frame by the one before it.
+
+        What comes out depends on these two alone, also where a segment begins: there a job may
+        have been killed, and goes on with the frame before.
+        """
+        small: Any = None
+        large: Any = None
+        with closing(enlarged):
+            for frame, pixels in enlarged:
+                steadied: Any = pixels
+                if pixels is None:
+                    if frame.index % self.size == 0:
+                        steadied = large
+                else:
+                    if large is not None:
+                        steadied = steadier((small, frame.pixels), (large, pixels))
+                    small, large = frame.pixels, pixels
+                if frame.index < self.resumed:
+                    continue
+                if steadied is not None and self.clip.depth <= 8:
+                    steadied = to_8_bits(steadied)
+                yield frame, steadied
+
+    def _as_frames(self, enlarged: Iterable[_Enlarged]) -> Iterator[tuple[TimedPixels, Any]]:
         converter = Converter(self.clip)
         frame: Any = None
         for timed, pixels in enlarged:
-            if pixels is None:
-                self.repeated += 1
-            else:
+            self.repeated += timed.pixels is None
+            if pixels is not None:
                 frame = converter.from_rgb(pixels, self.encoding.pixel_format)
             yield timed, frame
 
