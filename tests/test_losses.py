@@ -23,7 +23,6 @@ from paragonsr2.training.loss_terms import (
 from paragonsr2.training.losses import GeneratorLosses, weight_at
 from paragonsr2.training.perceptual import METRIC_WEIGHTS, PyiqaLoss
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

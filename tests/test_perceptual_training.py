@@ -193,7 +193,8 @@ from pathlib import Path
 from paragonsr2.training.config import load_config
 from paragonsr2.training.loop import Trainer
 folder, config, *overrides = sys.argv[1:]
-trainer = Trainer(load_config(Path(config), overrides), log=lambda line: print(line, file=sys.stderr))
+say = lambda line: print(line, file=sys.stderr)
+trainer = Trainer(load_config(Path(config), overrides), log=say)
 trainer.run()
 networks = [trainer.network, trainer.opponent.network] if trainer.opponent else [trainer.network]
 states = [network.state_dict() for network in networks] + [trainer.ema.values]
