@@ -63,30 +63,41 @@ checkpoint_minutes = 1e-9
 """
 
 
-def _start(config: Path, output: Path) -> subprocess.Popen[str]:
+def prepare(folder: Path, steps: int) -> Path:
+    """Make pictures of noise and the configuration; give back its path."""
+    for split, side in (("train", 96), ("val", 48)):
+        (folder / split).mkdir()
+        pixels = np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / split / "0.png")
+    config = folder / "config.toml"
+    config.write_text(CONFIG.format(folder=folder, steps=steps), encoding="utf-8")
+    return config
+
+
+def start(config: Path, output: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "paragonsr2", "train", str(config), f"run.output={output}"]
     if (output / STATE_FILE).exists():
         command.append("--resume")
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def _finish(config: Path, output: Path) -> None:
-    with _start(config, output) as process:
+def finish(config: Path, output: Path) -> None:
+    with start(config, output) as process:
         _, said = process.communicate()
     if process.returncode:
         sys.exit(f"a run ended with {process.returncode}: {said}")
 
 
-def _losses(output: Path) -> list[float]:
+def losses(output: Path) -> list[float]:
     lines = (output / TRAINING_FILE).read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["loss"] for line in lines]
 
 
-def _read_state(output: Path) -> dict[str, Any]:
+def read_state(output: Path) -> dict[str, Any]:
     return torch.load(output / STATE_FILE, weights_only=True)
 
 
-def _unreadable(output: Path) -> list[str]:
+def unreadable(output: Path) -> list[str]:
     """What of the run's checkpoints is there and damaged."""
     damaged: list[str] = []
     for path in output.glob("*.safetensors"):
@@ -98,24 +109,24 @@ def _unreadable(output: Path) -> list[str]:
             damaged.append(path.name)
     if (output / STATE_FILE).exists():
         try:
-            _read_state(output)
+            read_state(output)
         except (pickle.UnpicklingError, RuntimeError, EOFError):
             damaged.append(STATE_FILE)
     return damaged
 
 
-def _same(one: Any, other: Any) -> bool:
+def same(one: Any, other: Any) -> bool:
     """Whether nested states are equal to the bit."""
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same(v, other[k]) for k, v in one.items())
+        return one.keys() == other.keys() and all(same(v, other[k]) for k, v in one.items())
     if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
+        return len(one) == len(other) and all(map(same, one, other))
     return one == other
 
 
-def _wait_for_a_file_in_writing(process: subprocess.Popen[str], output: Path) -> None:
+def wait_for_a_file_in_writing(process: subprocess.Popen[str], output: Path) -> None:
     while process.poll() is None:
         if any(is_temporary(Path(entry.name)) for entry in os.scandir(output)):
             return
@@ -135,21 +146,16 @@ def main() -> None:
     steps = 12 * len(aims)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for split, side in (("train", 96), ("val", 48)):
-            (folder / split).mkdir()
-            pixels = np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / split / "0.png")
-        config = folder / "config.toml"
-        config.write_text(CONFIG.format(folder=folder, steps=steps), encoding="utf-8")
+        config = prepare(folder, steps)
         peace, war = folder / "peace", folder / "war"
-        _finish(config, peace)
+        finish(config, peace)
         reached: list[int] = []
         damaged: list[str] = []
         before_any, while_writing = 0, 0
         for aimed in aims:
             # A few steps, then any moment within the next one or two.
             lines, moment = rng.randint(0, 16), rng.uniform(0.0, 0.1)
-            with _start(config, war) as process:
+            with start(config, war) as process:
                 assert process.stderr is not None
                 seen = 0
                 for line in process.stderr:
@@ -157,22 +163,22 @@ def main() -> None:
                     if seen >= lines:
                         break
                 if aimed:
-                    _wait_for_a_file_in_writing(process, war)
+                    wait_for_a_file_in_writing(process, war)
                 else:
                     time.sleep(moment)
                 process.kill()
-            found = _unreadable(war)
+            found = unreadable(war)
             damaged += found
             while_writing += any(is_temporary(path) for path in war.glob(".*"))
             if not (war / STATE_FILE).exists():
                 before_any += 1
             elif STATE_FILE not in found:
-                reached.append(_read_state(war)["step"])
+                reached.append(read_state(war)["step"])
             print(f"killed at {reached[-1:]}, damaged: {found or 'nothing'}", flush=True)
-        _finish(config, war)
-        same_losses = _losses(war) == _losses(peace)
-        same_state = _same(_read_state(war), _read_state(peace))
-        damaged += _unreadable(war)
+        finish(config, war)
+        same_losses = losses(war) == losses(peace)
+        same_state = same(read_state(war), read_state(peace))
+        damaged += unreadable(war)
     result = {
         "what": "kill -9 of a training run against a discriminator, resumed after each kill",
         "kills_at_random_moments": options.kills,
