@@ -1,14 +1,15 @@
 """What data loading costs the trainer, and how many crops it can feed.
 
-Writes ``results/speed/training_loader.json``: crops per second that the loader makes alone, for
-each way to keep pictures and to degrade them; and steps per second of a training run with fresh
-batches and with one batch used again. Of the latter two, chunks of steps alternate, so that both
-share good and bad moments of the machine.
+Writes ``results/speed/training_loader.json``: crops that the loader makes in a second of one
+thread's processor time, for each way to keep pictures and to degrade them; and steps per second
+of a training run with fresh batches and with one batch used again. Of the latter two, chunks of
+steps alternate, so that both share good and bad moments of the machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ LOADERS = {
 
 
 def samples_per_second(config: TrainConfig, seconds: float) -> float:
-    """Crops that the loader makes with nothing else to do."""
+    """Crops that the loader makes in a second of processor time, which others cannot take."""
     sampler, _ = prepare(config, lambda _: None)
     rows, made = range(config.data.batch), 0
     with closing(
@@ -50,10 +51,10 @@ def samples_per_second(config: TrainConfig, seconds: float) -> float:
     ) as batches:
         for _ in range(2 * config.data.workers + 1):  # what was made ahead is not counted
             next(batches)
-        started = time.perf_counter()
-        while time.perf_counter() - started < seconds:
+        started = time.process_time()
+        while time.process_time() - started < seconds:
             made += len(next(batches)[0])
-        return made / (time.perf_counter() - started)
+        return made / (time.process_time() - started)
 
 
 def steps_per_second(trainer: Trainer, batches: Iterator[tuple[Tensor, Tensor]], n: int) -> float:
@@ -115,7 +116,8 @@ def main() -> None:
             "images": min(options.images, len(found)),
             "patch": config.data.patch,
             "workers": config.data.workers,
-            "samples_per_second": rates,
+            "load_average": round(os.getloadavg()[0], 1),
+            "samples_per_second_of_a_thread": rates,
             "steps_per_second": {"with_loading": fresh, "without_loading": reused},
             "ratio": round(fresh / reused, 4),
         },

@@ -1,7 +1,8 @@
 """Seconds that one training step takes here, for the configurations that a CPU may train.
 
-Writes ``results/speed/training_steps.json``: the median of a few steps after a warm-up, on
-random pictures, all threads. Loading is measured by ``benchmark/loader.py``.
+Writes ``results/speed/training_steps.json``: the median processor time of a few steps after a
+warm-up, on random pictures and one thread, in float32 and in bfloat16. Processor time does not
+count what other programs take. Loading is measured by ``benchmark/loader.py``.
 """
 
 from __future__ import annotations
@@ -21,26 +22,40 @@ ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "results" / "speed" / "training_steps.json"
 #: Configuration, and the steps that are timed.
 RUNS = {
-    "realtime_x2_fidelity": 60,
-    "realtime_x4_fidelity": 30,
+    "realtime_x2_fidelity": 24,
+    "realtime_x4_fidelity": 16,
     "stream_x2_fidelity": 12,
     "stream_x4_fidelity": 8,
-    "realtime_x2_perceptual": 6,
+    "realtime_x2_perceptual": 4,
 }
+PRECISIONS = ("fp32", "bf16")
+
+
+def timed_trainer(name: str, precision: str) -> Trainer:
+    """A trainer of that configuration, late enough in its run for every term to count."""
+    with tempfile.TemporaryDirectory() as folder:
+        # What it starts from does not matter for its speed, and may not exist yet.
+        text = (ROOT / "configs" / f"{name}.toml").read_text(encoding="utf-8")
+        path = Path(folder) / "config.toml"
+        kept = [line for line in text.splitlines() if not line.startswith("pretrain")]
+        path.write_text("\n".join(kept), encoding="utf-8")
+        told = [f"run.output={folder}/run", "run.device=cpu", "run.compile=false"]
+        told += ["run.threads=1", f"run.precision={precision}"]
+        trainer = Trainer(load_config(path, told), log=lambda _: None)
+    trainer.step = trainer.config.schedule.steps - 1
+    return trainer
 
 
 def seconds_per_step(trainer: Trainer, count: int) -> float:
     """Median over ``count`` steps after two others."""
-    side, batch = trainer.config.data.patch, trainer.config.data.batch
-    large = side * trainer.config.network.scale
-    lr, hr = torch.rand(batch, 3, side, side), torch.rand(batch, 3, large, large)
+    data, scale = trainer.config.data, trainer.config.network.scale
+    lr = torch.rand(data.batch, 3, data.patch, data.patch)
+    hr = torch.rand(data.batch, 3, data.patch * scale, data.patch * scale)
     times: list[float] = []
-    # Late enough for every term to count.
-    trainer.step = trainer.config.schedule.steps - 1
     for _ in range(count + 2):
-        started = time.perf_counter()
+        started = time.process_time()
         trainer.train_step(lr, hr)
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return statistics.median(times[2:])
 
 
@@ -48,26 +63,24 @@ def main() -> None:
     """Time each configuration and write the result file."""
     rows: list[dict[str, object]] = []
     for name, count in RUNS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            # What it starts from does not matter for its speed, and may not exist yet.
-            text = (ROOT / "configs" / f"{name}.toml").read_text(encoding="utf-8")
-            path = Path(folder) / "config.toml"
-            kept = [line for line in text.splitlines() if not line.startswith("pretrain")]
-            path.write_text("\n".join(kept), encoding="utf-8")
-            told = [f"run.output={folder}/run", "run.device=cpu", "run.compile=false"]
-            trainer = Trainer(load_config(path, told), log=lambda _: None)
-        config = trainer.config
+        config = load_config(ROOT / "configs" / f"{name}.toml")
+        seconds = {
+            precision: round(seconds_per_step(timed_trainer(name, precision), count), 4)
+            for precision in PRECISIONS
+        }
         rows.append(
             {
                 "configuration": name,
                 "batch": config.data.batch,
                 "patch": config.data.patch,
                 "steps": config.schedule.steps,
-                "seconds_per_step": round(seconds_per_step(trainer, count), 4),
+                "precision": "bf16" if config.run.precision == "bf16" else "fp32",
+                "seconds_per_step": seconds,
             }
         )
-        print(rows[-1])
-    write_result(RESULT, {"threads": torch.get_num_threads(), "rows": rows})
+        print(rows[-1], flush=True)
+    about = {"threads": 1, "avx512_bf16": bool(torch.cpu.get_capabilities().get("avx512_bf16"))}
+    write_result(RESULT, {**about, "rows": rows})
 
 
 if __name__ == "__main__":

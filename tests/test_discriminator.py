@@ -13,6 +13,8 @@ from paragonsr2.training.adversarial import (
     gradient_penalty,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 KINDS = ("nonsaturating", "hinge", "relativistic")
 
 
@@ -100,6 +102,38 @@ def test_the_losses_have_right_gradients(kind):
     real, fake = torch.randn(2, 2, 1, 3, 3, dtype=torch.float64, requires_grad=True)
     for loss in (generator_loss, discriminator_loss):
         assert torch.autograd.gradcheck(lambda r, f, loss=loss: loss(kind, r, f), (real, fake))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_side_alone_gets_what_it_wants(kind):
+    """Of a frozen judge the generator's loss falls; of fixed pictures the judge's does."""
+    network = small()
+    torch.manual_seed(0)
+    real = torch.nn.functional.interpolate(torch.rand(2, 3, 8, 8), size=32, mode="bicubic")
+    fake = torch.rand(2, 3, 32, 32, requires_grad=True)
+    for learner in (network.parameters(), [fake]):
+        optimizer = torch.optim.Adam(learner, lr=5e-3)
+        loss_of = generator_loss if learner == [fake] else discriminator_loss
+        values = []
+        for _ in range(15):
+            loss = loss_of(kind, network(real), network(fake))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            values.append(float(loss.detach()))
+        assert values[-1] < values[0] - 0.1
+        network.eval().requires_grad_(False)
+
+
+def test_the_penalty_has_the_right_gradient():
+    generator = torch.Generator().manual_seed(3)
+    x = torch.rand(1, 3, 5, 5, generator=generator, dtype=torch.float64)
+    kernel = torch.randn(2, 3, 3, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    def penalty(kernel):
+        return gradient_penalty(lambda x: torch.nn.functional.conv2d(x, kernel).tanh(), x)
+
+    assert torch.autograd.gradcheck(penalty, kernel)
 
 
 def test_the_penalty_is_the_squared_gradient_and_can_be_learned_from():

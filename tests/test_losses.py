@@ -23,14 +23,7 @@ from paragonsr2.training.loss_terms import (
 from paragonsr2.training.losses import GeneratorLosses, weight_at
 from paragonsr2.training.perceptual import METRIC_WEIGHTS, PyiqaLoss
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads that wait for each other cost more than these small pictures."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def features(x):

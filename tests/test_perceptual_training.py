@@ -121,13 +121,18 @@ def test_the_batch_that_broke_a_run_is_kept(config_path, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("room", "said"), [(2, "2 fit: set data.batch=2"), (0, "checkpointing")])
-def test_too_large_a_batch_ends_with_what_fits(config_path, monkeypatch, room, said):  # noqa: F811
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+    ids=["gpu", "cpu"],
+)
+def test_too_large_a_batch_ends_with_what_fits(config_path, monkeypatch, room, said, error):  # noqa: F811
     trainer = Trainer(load_config(config_path))
     step = trainer.train_step
 
     def limited(lr, hr):
         if len(lr) > room:
-            raise torch.OutOfMemoryError
+            raise error
         return step(lr, hr)
 
     monkeypatch.setattr(trainer, "train_step", limited)
@@ -157,12 +162,12 @@ def test_a_record_that_a_kill_cut_off_is_forgotten(config_path, tmp_path):  # no
 
 
 def test_a_killed_run_resumes_to_the_same_end(config_path, tmp_path):  # noqa: F811
-    whole = train(config_path, "schedule.steps=60")
+    whole = train(config_path, "schedule.steps=30")
     output = f"run.output={tmp_path}/killed"
-    command = [sys.executable, "-m", "paragonsr2", "train", str(config_path), "schedule.steps=60"]
+    command = [sys.executable, "-m", "paragonsr2", "train", str(config_path), "schedule.steps=30"]
     # A state after every step: a kill is likely to fall into the middle of writing one.
     command += [output, "run.checkpoint_minutes=1e-9", "run.threads=1"]
-    for kill_after in ("step 4/", "step 20/"):
+    for kill_after in ("step 4/", "step 12/"):
         resume = ["--resume"] if (tmp_path / "killed" / STATE_FILE).exists() else []
         with subprocess.Popen([*command, *resume], stderr=subprocess.PIPE, text=True) as process:
             for line in process.stderr:
@@ -170,7 +175,7 @@ def test_a_killed_run_resumes_to_the_same_end(config_path, tmp_path):  # noqa: F
                     process.send_signal(signal.SIGKILL)
                     break
     torch.load(tmp_path / "killed" / STATE_FILE, weights_only=True)
-    train(config_path, "schedule.steps=60", output, "run.checkpoint_minutes=1e-9", resume=True)
+    train(config_path, "schedule.steps=30", output, "run.checkpoint_minutes=1e-9", resume=True)
     assert whole
     for key, value in weights(tmp_path / "run").items():
         assert torch.equal(value, weights(tmp_path / "killed")[key])
@@ -181,8 +186,28 @@ def records(folder, key):
     return [json.loads(line)[key] for line in lines]
 
 
+#: What each process runs: the training, then it keeps its own weights.
+PROCESS = """
+import sys, torch
+from pathlib import Path
+from paragonsr2.training.config import load_config
+from paragonsr2.training.loop import Trainer
+folder, config, *overrides = sys.argv[1:]
+say = lambda line: print(line, file=sys.stderr)
+trainer = Trainer(load_config(Path(config), overrides), log=say)
+trainer.run()
+networks = [trainer.network, trainer.opponent.network] if trainer.opponent else [trainer.network]
+states = [network.state_dict() for network in networks] + [trainer.ema.values]
+torch.save(states, Path(folder) / f"rank{trainer.accelerator.process_index}.pt")
+trainer.close()
+"""
+
+
 def launch(config, *overrides, processes):
-    """Run the command as that many processes on the CPU; what they said on stderr."""
+    """Run as that many processes on the CPU; what they said on stderr.
+
+    Each leaves its weights beside the configuration.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -191,7 +216,7 @@ def launch(config, *overrides, processes):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes}
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
         env = os.environ | {key: str(value) for key, value in place.items()}
-        command = [sys.executable, "-m", "paragonsr2", "train", str(config), *overrides]
+        command = [sys.executable, "-c", PROCESS, str(config.parent), str(config), *overrides]
         running.append(
             subprocess.Popen(
                 command, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -216,3 +241,8 @@ def test_two_processes_are_one_with_the_whole_batch(config_path, tmp_path, game)
     assert "step" not in said[1]
     losses = [records(tmp_path / name, "loss") for name in ("run", "both")]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5 if not game else 1e-3)
+    states = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    assert len(states[0]) == (3 if game else 2)
+    torch.testing.assert_close(states[1], states[0], atol=0, rtol=0)
+    for key, value in weights(tmp_path / "run").items():
+        torch.testing.assert_close(weights(tmp_path / "both")[key], value, atol=2e-3, rtol=0)

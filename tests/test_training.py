@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import json
 import re
@@ -14,14 +16,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
 from conftest import ROOT, photo_like
-from paragonsr2.errors import ConfigError, TrainingError
-from paragonsr2.measure.quality import shrink
+from paragonsr2.cli.main import exit_on_error
+from paragonsr2.errors import ConfigError, OutputError, TrainingError
+from paragonsr2.files import is_temporary
+from paragonsr2.measure.quality import score, shrink
 from paragonsr2.network.generator import build
+from paragonsr2.pixels.resize import bicubic
 from paragonsr2.training.config import RunConfig, ScheduleConfig, load_config
 from paragonsr2.training.data import CropSampler, Pair
-from paragonsr2.training.loop import STATE_FILE, Trainer, learning_rate
+from paragonsr2.training.journal import Journal
+from paragonsr2.training.loop import IMITATED, STATE_FILE, Trainer, learning_rate
 from paragonsr2.training.loss_terms import PixelLoss
 from paragonsr2.training.validation import validate
 from paragonsr2.weights.store import load_checkpoint, read_state, save_checkpoint
@@ -91,12 +98,15 @@ def test_same_seed_same_losses_and_another_differs(config_path, tmp_path):
         assert torch.equal(value, weights(tmp_path / "again")[key])
 
 
-@pytest.mark.parametrize("stop_at", [1, 5, 6, 11])
-def test_resumed_equals_uninterrupted(config_path, tmp_path, stop_at):
-    whole = train(config_path)
+@pytest.mark.parametrize(
+    ("stop_at", "precision"), [(1, "fp32"), (5, "bf16"), (6, "fp32"), (11, "fp32")]
+)
+def test_resumed_equals_uninterrupted(config_path, tmp_path, stop_at, precision):
+    precise = f"run.precision={precision}"
+    whole = train(config_path, precise)
     output = f"run.output={tmp_path}/parts"
-    before = train(config_path, output, stop_at=stop_at)
-    after = train(config_path, output, resume=True)
+    before = train(config_path, precise, output, stop_at=stop_at)
+    after = train(config_path, precise, output, resume=True)
     assert before + after == whole
     for key, value in weights(tmp_path / "run").items():
         assert torch.equal(value, weights(tmp_path / "parts")[key])
@@ -127,6 +137,22 @@ def test_training_learns(config_path):
     first, last = json.loads(lines[0]), json.loads(lines[-1])
     assert last["psnr_y"] > first["psnr_y"]
     assert last["detail_rms"] > 1e-4
+
+
+def test_realtime_learns_one_crop_by_heart(tmp_path):
+    """The whole way from files to validation can learn: at least 6 dB over bicubic."""
+    with Image.open(ROOT / "examples" / "houses.png") as image:
+        hr = np.asarray(image.convert("RGB"))[300:348, 500:548]
+    (tmp_path / "one").mkdir()
+    Image.fromarray(hr).save(tmp_path / "one" / "crop.png")
+    path = tmp_path / "config.toml"
+    path.write_text(CONFIG.format(folder=tmp_path))
+    one = (f'data.train=["{tmp_path}/one"]', f"data.val={tmp_path}/one", "data.patch=24")
+    fast = ("schedule.steps=300", "schedule.lr=4e-3", "schedule.warmup=50", "schedule.ema=0.9")
+    train(path, *one, *fast, "run.validate_every=300")
+    (record,) = (tmp_path / "run" / "validation.jsonl").read_text().splitlines()
+    plain = score(bicubic(shrink(hr, 2), 2.0).astype(np.uint8), hr, shave=2)
+    assert json.loads(record)["psnr_y"] > plain.psnr_y + 6.0
 
 
 def test_starting_over_a_run_and_resuming_nothing_are_refused(config_path, tmp_path):
@@ -186,6 +212,26 @@ def test_pretrained_weights_are_the_start(config_path, tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    ("variant", "expansion", "message"),
+    [
+        ("stream", 2, "of variant 'stream', not 'realtime'"),
+        ("realtime", 4, r"does not fit network\.expansion 2"),
+    ],
+)
+def test_weights_of_another_network_are_no_start(
+    config_path, tmp_path, capsys, variant, expansion, message
+):
+    start = tmp_path / "start.safetensors"
+    save_checkpoint(start, build(variant, 2, expansion=expansion), variant)
+    with pytest.raises(SystemExit) as ended, exit_on_error("paragonsr2"):
+        train(config_path, f"network.pretrain={start}")
+    assert ended.value.code == 3
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf"paragonsr2: .*{message}.*\n", said)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_is_no_number_stops_the_run(config_path, tmp_path, monkeypatch):
     train(config_path, stop_at=4)
     state = (tmp_path / "run" / STATE_FILE).read_bytes()
@@ -193,6 +239,107 @@ def test_a_loss_that_is_no_number_stops_the_run(config_path, tmp_path, monkeypat
     with pytest.raises(TrainingError, match=r"lower schedule\.lr"):
         train(config_path, resume=True)
     assert (tmp_path / "run" / STATE_FILE).read_bytes() == state
+
+
+def test_weights_that_are_no_numbers_never_replace_good_ones(config_path, tmp_path, monkeypatch):
+    train(config_path, stop_at=4)
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.s*")}
+    forward = PixelLoss.forward
+
+    def broken(self, sr, hr):
+        sr.register_hook(lambda gradient: gradient * float("nan"))
+        return forward(self, sr, hr)
+
+    monkeypatch.setattr(PixelLoss, "forward", broken)
+    with pytest.raises(TrainingError, match="weights are not finite at step 5"):
+        train(config_path, "run.checkpoint_minutes=1e-9", resume=True)
+    assert kept == {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.s*")}
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """As on a disk with that much room: a longer file cannot be written."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_no_room_for_a_checkpoint_ends_the_run_and_keeps_the_last_one(
+    config_path, tmp_path, capsys
+):
+    whole = train(config_path)
+    output = f"run.output={tmp_path}/parts"
+    before = train(config_path, output, stop_at=6)
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "parts").glob("*.s*")}
+    assert set(kept) == {STATE_FILE, "best.safetensors", "last.safetensors"}
+    with (
+        pytest.raises(SystemExit) as ended,
+        exit_on_error("paragonsr2"),
+        files_of_at_most(min(map(len, kept.values())) - 1),
+    ):
+        train(config_path, output, "run.checkpoint_minutes=1e-9", resume=True)
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf"paragonsr2: cannot write {tmp_path}/parts/\S+: [\w ]+\n", said)
+    assert kept == {path.name: path.read_bytes() for path in (tmp_path / "parts").glob("*.s*")}
+    assert not [path for path in (tmp_path / "parts").iterdir() if is_temporary(path)]
+    assert before + train(config_path, output, resume=True) == whole
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("which", ["training.jsonl", "validation.jsonl", "tensorboard"])
+def test_no_room_for_a_record_is_said(tmp_path, which):
+    journal = Journal(tmp_path, 0)
+    files = {"tensorboard": next((tmp_path / "tensorboard").iterdir())}
+    full = files.get(which, tmp_path / which)
+    full.unlink(missing_ok=True)
+    full.symlink_to("/dev/full")
+    record = functools.partial(journal.training, 1, {"loss": 0.1})
+    if which == "validation.jsonl":
+        record = functools.partial(journal.validation, 1, {"psnr_y": 30.0}, [])
+    with pytest.raises(OutputError, match=rf"cannot write .*{which}.*: No space left"):
+        record()
+
+
+def test_tensorboard_gets_the_losses_and_crops_of_validation_pictures(config_path, tmp_path):
+    train(config_path)
+    (path,) = (tmp_path / "run" / "tensorboard").iterdir()
+    values = [
+        (event.step, value)
+        for event in LegacyEventFileLoader(str(path)).Load()
+        for value in event.summary.value
+    ]
+    records = (tmp_path / "run" / "training.jsonl").read_text().splitlines()
+    losses = {record["step"]: record["loss"] for record in map(json.loads, records)}
+    assert losses == {
+        step: pytest.approx(value.simple_value)
+        for step, value in values
+        if value.tag == "train/loss"
+    }
+    crops = [(step, value.image) for step, value in values if value.tag == "val/0.png"]
+    assert [step for step, _ in crops] == [6, 12]
+    assert (crops[0][1].height, crops[0][1].width) == (60, 3 * 80)
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_cpu_that_imitates_bfloat16_is_warned_about(config_path, monkeypatch, able):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": able})
+    lines = []
+    Trainer(load_config(config_path, ["run.precision=bf16"]), log=lines.append)
+    assert lines == ([] if able else [IMITATED])
+
+
+def test_a_precision_that_the_device_lacks_is_refused(config_path, monkeypatch):
+    with pytest.raises(TrainingError, match="fp16 needs a CUDA device"):
+        Trainer(load_config(config_path, ["run.precision=fp16"]))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    with pytest.raises(TrainingError, match="this GPU has no bfloat16"):
+        Trainer(load_config(config_path, ["run.precision=bf16", "run.device=auto"]))
 
 
 def test_a_closed_gate_is_told():

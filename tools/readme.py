@@ -163,14 +163,34 @@ def memory() -> str:
 def time() -> str:
     """How long a step and a whole run take."""
     result = load("speed/training_steps.json")
-    lines = [["configuration", "crops", "seconds per step", "steps", "hours"]]
+    lines = [["configuration", "crops", "float32, s", "bfloat16, s", "steps", "hours"]]
     for row in result["rows"]:
-        hours = math.ceil(row["seconds_per_step"] * row["steps"] / 360) / 10
+        seconds = row["seconds_per_step"]
+        hours = math.ceil(seconds[row["precision"]] * row["steps"] / 360) / 10
         lines.append([
             f"`{row['configuration']}`", f"{row['batch']} of {row['patch']}x{row['patch']}",
-            f"{row['seconds_per_step']:.2f}", f"{row['steps']:,}", f"{hours:,}",
+            f"{seconds['fp32']:.3f}", f"{seconds['bf16']:.3f}", f"{row['steps']:,}",
+            f"{hours:,} ({row['precision']})",
         ])  # fmt: skip
-    head = f"Measured on a CPU ({machine(result)}), the hours computed from it; none on a GPU."
+    head = (
+        f"Processor time of a step on one thread of a CPU that multiplies in bfloat16 "
+        f"({machine(result)}), and the hours computed from it in the precision that the "
+        "configuration has. None is measured on a GPU."
+    )
+    return "\n\n".join([head, rows(*lines)])
+
+
+def loader() -> str:
+    """Crops per second that the loader makes."""
+    result = load("speed/training_loader.json")
+    lines = [["pictures", "crops per second of a thread"]]
+    rates = result["samples_per_second_of_a_thread"]
+    lines += [[name, f"{rate:,.0f}"] for name, rate in rates.items()]
+    head = (
+        f"Crops of {result['patch']}x{result['patch']} at x2 from {result['images']} photographs, "
+        f"by processor time ({machine(result)}); `data.workers` threads make that many times as "
+        "many, as far as there are cores."
+    )
     return "\n\n".join([head, rows(*lines)])
 
 
@@ -194,7 +214,7 @@ def discriminators() -> str:
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"variants": variants, "speed": speed, "peers": peers},
     "docs/quality.md": {"quality": quality, "crops": crops},
-    "docs/training.md": {"memory": memory, "time": time},
+    "docs/training.md": {"memory": memory, "time": time, "loader": loader},
     "docs/decisions/0003-munet.md": {"discriminators": discriminators},
 }
 

@@ -24,7 +24,7 @@ def train(
         typer.Option(min=1, max=1000, metavar="N", help="Only write a picture of N crop pairs."),
     ] = None,
 ) -> None:
-    """Train a network for fidelity."""
+    """Train a network, for fidelity or for the eye."""
     try:
         from paragonsr2.training.config import load_config
         from paragonsr2.training.loop import Trainer

@@ -124,7 +124,6 @@ class Opponent:
         Returns:
             The loss, a scalar without a graph.
         """
-        self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=batches[0][0].device)
         for real, fake in batches:
             with self.accelerator.autocast():
@@ -137,6 +136,7 @@ class Opponent:
                     parameter.grad = reduced(self.accelerator, parameter.grad, "mean")
         self.accelerator.clip_grad_norm_(self.network.parameters(), clip)
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         return total
 
     def _loss(self, real: Tensor, fake: Tensor, step: int) -> Tensor:

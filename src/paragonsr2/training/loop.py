@@ -39,6 +39,7 @@ from paragonsr2.weights.store import load_checkpoint, save_checkpoint
 
 STATE_FILE = "last.state"
 BAD_BATCH_FILE = "bad_batch.safetensors"
+IMITATED = "warning: this CPU only imitates bfloat16; run.precision=fp32 is quicker on it"
 
 
 def learning_rate(schedule: ScheduleConfig, step: int) -> float:
@@ -68,11 +69,12 @@ class Trainer:
         self.config, self._log = config, log
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
+        precision = _mixed_precision(config)
         # A run before this one, in the same process, may have had another precision.
         AcceleratorState._reset_state()  # pyright: ignore[reportPrivateUsage]
-        self.accelerator = Accelerator(
-            cpu=config.run.device == "cpu", mixed_precision=_mixed_precision(config)
-        )
+        self.accelerator = Accelerator(cpu=config.run.device == "cpu", mixed_precision=precision)
+        if precision == "bf16" and self.accelerator.device.type == "cpu" and _imitates_bfloat16():
+            self.log(IMITATED)
         torch.manual_seed(config.run.seed)
 
         self.output = config.run.output
@@ -207,6 +209,7 @@ class Trainer:
                 save = time.monotonic() - saved > 60 * config.run.checkpoint_minutes
                 if journal is not None and (validate or save):
                     self._check_finite(before)
+                    self._check_weights()
                     if validate:
                         self._validate(val, journal)
                         pace = _Pace(self.step)
@@ -215,13 +218,13 @@ class Trainer:
                         saved = time.monotonic()
         self._check_finite(before)
         if journal is not None:
+            self._check_weights()
             self.save_state()
             self._save_weights("last.safetensors")
             if self.step == config.schedule.steps:
                 with self.ema.applied(self.network) as averaged:
                     shown = look(averaged, val, self.accelerator.device)
                 write_report(journal, config, self.network, shown)
-            journal.close()
 
     def close(self) -> None:
         """Leave the other processes, together; without this, some abort while they end."""
@@ -287,7 +290,6 @@ class Trainer:
         """Update the generator from parts of a batch; give back mean terms and its pictures."""
         sums: dict[str, Tensor] = {}
         generated: list[Tensor] = []
-        self.optimizer.zero_grad(set_to_none=True)
         for index, (lr, hr) in enumerate(parts):
             with self._gradients_shared(index == len(parts) - 1):
                 sr, terms = self._generate(lr, hr)
@@ -297,6 +299,9 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
         self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.schedule.clip)
         self.optimizer.step()
+        # Now, not before the next pass: the opponent needs the memory, and accelerate would have
+        # the loss scaler look at them again in the opponent's step.
+        self.optimizer.zero_grad(set_to_none=True)
         return sums, generated
 
     def _gradients_shared(self, shared: bool) -> AbstractContextManager[None]:
@@ -328,7 +333,9 @@ class Trainer:
         """:meth:`train_step`, with advice where memory does not suffice."""
         try:
             return self.train_step(lr, hr)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
             failed = error
         failed.__traceback__ = None  # it holds the tensors of the failed step
         fits = self._largest_batch(lr, hr)
@@ -352,8 +359,12 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            with contextlib.suppress(torch.OutOfMemoryError):
+            try:
                 self.train_step(lr[:count], hr[:count])
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+            else:
                 return count
         return 0
 
@@ -393,6 +404,20 @@ class Trainer:
             f"{', '.join(bad)} is not finite near step {self.step}; the batch is in {path} and "
             "the last checkpoint is intact: lower schedule.lr and go on with --resume"
         )
+
+    def _check_weights(self) -> None:
+        """Stop before weights that are no numbers replace good ones on disk.
+
+        A gradient may break where its loss is finite; the next loss would tell, but too late.
+        """
+        trained = [*self.network.parameters(), *self.ema.values]
+        if self.opponent is not None:
+            trained += self.opponent.network.parameters()
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in trained):
+            raise TrainingError(
+                f"weights are not finite at step {self.step}; the last checkpoint is intact: "
+                "lower schedule.lr and go on with --resume"
+            )
 
     def _validate(self, val: list[Pair], journal: Journal) -> None:
         with self.ema.applied(self.network) as averaged:
@@ -480,9 +505,25 @@ def _mixed_precision(config: TrainConfig) -> str:
     gpu = torch.cuda.is_available() and told != "cpu"
     if precision == "fp16" and not gpu:
         raise TrainingError("run.precision fp16 needs a CUDA device; take auto")
+    # By the hardware alone: what is imitated is slower than float32.
+    able = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bf16" and gpu and not able:
+        raise TrainingError("this GPU has no bfloat16; take run.precision=auto, fp16 or fp32")
     if precision == "auto":
-        precision = "bf16" if gpu and torch.cuda.is_bf16_supported() else "fp32"
+        precision = "bf16" if able else "fp32"
     return "no" if precision == "fp32" else precision
+
+
+def _imitates_bfloat16() -> bool:
+    """Whether this CPU surely has no instructions for bfloat16."""
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    names = ("avx512_bf16", "amx_bf16", "bf16")
+    return bool(known) and not any(known.get(name) for name in names)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Of a GPU, or of the CPU, whose allocator has no error of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _progress(step: int, steps: int, means: dict[str, float], rate: float, eta: float) -> str:
