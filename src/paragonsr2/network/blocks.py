@@ -22,6 +22,9 @@ from paragonsr2.network.layers import (
     RMSNorm,
 )
 
+#: Largest magnitude of the values that Stream's gates scale; photographs reach it hardly ever.
+VALUE_LIMIT = 4.0
+
 
 class NanoBlock(nn.Module):
     """Linear MBConv with identity, then the only nonlinearity; one 3x3 convolution deployed.
@@ -47,13 +50,13 @@ class GateBlock(nn.Module):
     """Gated feed-forward block that sees far, because compression works in blocks of 8 to 64.
 
     3x3 expand to two halves; one half gathers context through a dilated 7x7 depthwise
-    convolution and is clipped to -1..1; the product of the halves is projected by a 3x3. One
-    block reaches ``2 + 3 * dilation`` pixels; with dilations 1, 2, 4 in two groups the body of
-    Stream reaches 54 pixels to each side.
+    convolution and is clipped to -1..1, the other to what pictures reach; the product of the
+    halves is projected by a 3x3. One block reaches ``2 + 3 * dilation`` pixels; with dilations
+    1, 2, 4 in two groups the body of Stream reaches 54 pixels to each side.
 
-    Clipped, a block grows no faster than its input. Unclipped, six products in a row are a
-    polynomial of degree 64, which made 1e5 of noise and threw the loss to 1e8 while training.
-    Engines fuse the clip into the convolution.
+    Clipped, a block adds no more than a constant to its input. Unclipped, six products in a row
+    are a polynomial of degree 64, which made 1e5 of noise, threw the loss to 1e8 while training
+    and was too coarse in float16. Engines fuse the clips into the convolutions.
 
     Args:
         channels: width.
@@ -72,7 +75,7 @@ class GateBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to the same shape."""
         value, gate = self.expand(x).chunk(2, dim=1)
-        return x + self.project(value * F.hardtanh(gate + self.context(gate)))
+        return x + self.project(_gated(value, gate + self.context(gate)))
 
     def collapsed(self) -> DeployedGateBlock:
         """The form that is exported."""
@@ -102,7 +105,11 @@ class DeployedGateBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to the same shape."""
-        return x + self.project(self.value(x) * F.hardtanh(self.context(self.gate(x))))
+        return x + self.project(_gated(self.value(x), self.context(self.gate(x))))
+
+
+def _gated(value: Tensor, gate: Tensor) -> Tensor:
+    return F.hardtanh(value, -VALUE_LIMIT, VALUE_LIMIT) * F.hardtanh(gate)
 
 
 def _half(conv: nn.Conv2d, which: int) -> nn.Conv2d:
