@@ -40,7 +40,7 @@ def benchmark(
     ] = False,
     peers: Annotated[
         Path | None,
-        typer.Option(help="JSON table of other networks to time and plot beside ours."),
+        typer.Option(help="JSON table of other networks to time and plot beside all of ours."),
     ] = None,
     peer_resolution: Annotated[
         str, typer.Option(help="Input for the comparison with --peers.")
@@ -99,7 +99,8 @@ def benchmark(
     if absent:
         text += f"\n{absent_table(list(absent))}"
     if peers is not None:
-        compared = _compare(entries, peers, peer_size, threads, _patience(peer_limit, peer_budget))
+        patience = _patience(peer_limit, peer_budget)
+        compared = _compare(_chosen(None), peers, peer_size, threads, patience)
         title = f"{peer_size} to x2 in ONNX Runtime, {threads} threads, {machine}"
         _plot(compared, title, plot or output.with_name(f"{output.stem}_quality_speed"))
         whole["beside_peers"] = compared.result
