@@ -115,13 +115,14 @@ class Group(nn.Module):
         self.checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)`` to the same shape."""
+        """Map ``(B, C, H, W)`` to the same shape and dtype."""
+        dtype = x.dtype
         for block in self.blocks:
             if self.checkpointing and self.training:
                 x = cast(Tensor, checkpoint(block, x, use_reentrant=False))
             else:
                 x = block(x)
-        return x
+        return x.to(dtype)
 
 
 class ParagonSR2(nn.Module):
