@@ -32,12 +32,21 @@ RESULT = ROOT / "results" / "export" / "matrix.json"
 
 
 def random_checkpoint(path: Path, variant: str, scale: int) -> None:
-    """Write a network whose last convolutions, gates and scales are not at their start."""
+    """Write a network whose last convolutions, gates and scales are not at their start.
+
+    As in a trained network, the detail stays within the range of pictures: float16 cannot hold
+    0.001 steps of values of ten.
+    """
     torch.manual_seed(3)
     network = build(variant, scale)
+    inputs = (torch.rand(1, 3, 48, 48), torch.zeros(1, 3, 48, 48), torch.ones(1, 3, 48, 48))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.02)
+        largest = max(float(network.paths(x).detail.abs().max()) for x in inputs)
+        network.upsampler.last.weight.mul_(min(1.0, 0.5 / largest))
+        if network.upsampler.last.bias is not None:
+            network.upsampler.last.bias.mul_(min(1.0, 0.5 / largest))
     save_checkpoint(path, network, variant)
 
 

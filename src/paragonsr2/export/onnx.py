@@ -1,8 +1,8 @@
 """The deployed network as one dynamic ONNX graph with everything it says of itself.
 
 Two precisions: FP32, and strongly typed FP16, in which weights, activations, input and output
-are float16 and only norms, the sums that they read, and softmax are float32. TensorRT 11 has no
-other way to FP16, and every engine takes it.
+are float16 and only norms and softmax are float32. TensorRT 11 has no other way to FP16, and
+every engine takes it.
 """
 
 from __future__ import annotations

@@ -115,14 +115,13 @@ class Group(nn.Module):
         self.checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)`` to the same shape and dtype."""
-        dtype = x.dtype
+        """Map ``(B, C, H, W)`` to the same shape."""
         for block in self.blocks:
             if self.checkpointing and self.training:
                 x = cast(Tensor, checkpoint(block, x, use_reentrant=False))
             else:
                 x = block(x)
-        return x.to(dtype)
+        return x
 
 
 class ParagonSR2(nn.Module):

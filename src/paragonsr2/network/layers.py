@@ -68,8 +68,6 @@ class CollapsibleConv(nn.Module):
 class RMSNorm(nn.Module):
     """Root-mean-square norm over the channels of each pixel, the mean square in float32.
 
-    The result has the dtype of the layer's weight, whatever comes in.
-
     Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
     """
 
@@ -81,10 +79,10 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``(B, C, H, W)``; the shape stays."""
+        """Normalise ``(B, C, H, W)``; shape and dtype stay."""
         wide = x.float()
         inverse = torch.rsqrt(wide.square().mean(dim=1, keepdim=True) + self.eps)
-        return (wide * inverse).to(self.weight.dtype) * self.weight
+        return (wide * inverse).to(x.dtype) * self.weight
 
 
 class LayerScale(nn.Module):
