@@ -308,8 +308,9 @@ def test_the_command(tmp_path, monkeypatch):
     table = tmp_path / "peers.json"
     table.write_text(json.dumps([{"name": "ESPCN", "kparams_x2": 21.0, "psnr_y_x2_Set14": 32.4}]))
     output = tmp_path / "speed" / "b.json"
-    args = ["benchmark", "--resolution", "32x24", "--calls", "2", "--baselines", "--json",
-            "--peers", str(table), "--peer-resolution", "32x24", "-o", str(output)]  # fmt: skip
+    args = ["benchmark", "--model", entries()[0].name, "--resolution", "32x24", "--calls", "2",
+            "--baselines", "--json", "--peers", str(table), "--peer-resolution", "32x24",
+            "-o", str(output)]  # fmt: skip
     run = CliRunner().invoke(app, args)
     assert run.exit_code == 0, run.output
     assert "32x24: turn 2 of" in run.stderr
@@ -324,6 +325,8 @@ def test_the_command(tmp_path, monkeypatch):
     reasons = {one["backend"]: one["reason"] for one in told["absent"]}
     assert reasons["TensorRT"]
     assert told["beside_peers"]["peers"][0]["name"] == "ESPCN"
+    ours = [one["name"] for one in told["beside_peers"]["ours"]]
+    assert ours == [entry.model for entry in entries() if entry.scale == 2]
     text = output.with_suffix(".md").read_text()
     assert "| ESPCN |" in text
     assert "TensorRT" in text
