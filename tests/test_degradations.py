@@ -151,7 +151,8 @@ def test_the_blind_chain_is_aligned_with_the_original():
     mild = BlindConfig.model_validate({"first": MILD, "second": MILD, "final_sinc": 0})
     picture = pair()
     for seed in range(4):
-        lr, hr = BlindDegradation(mild, 2)(Place(picture, 11, 20, 48), np.random.default_rng(seed))
+        rngs = [np.random.default_rng((seed, part)) for part in range(2)]
+        [(lr, hr)] = BlindDegradation(mild, 2)([Place(picture, 11, 20, 48)], rngs[:1], rngs[1])
         large, inner = bicubic(lr, 2.0).astype(np.uint8), np.s_[4:-4, 4:-4]
         there = psnr(luma(large[inner]), luma(hr[inner]))
         assert there > 26
@@ -164,15 +165,24 @@ def test_blind_rows_are_seeded_and_do_not_depend_on_the_batch():
     pictures = [pair(0), pair(1, height=260)]
     degradation = BlindDegradation(BlindConfig.model_validate({}), 2)
     sampler = CropSampler(pictures, 2, 24, 3, degradation, clean=0.2)
-    lr, hr = sampler.batch(2, range(8))
-    assert (lr.shape, hr.shape, lr.dtype) == ((8, 24, 24, 3), (8, 48, 48, 3), np.uint8)
-    parts = [sampler.batch(2, range(3)), sampler.batch(2, range(3, 8))]
+    lr, hr = sampler.batch(2, range(12))
+    assert (lr.shape, hr.shape, lr.dtype) == ((12, 24, 24, 3), (12, 48, 48, 3), np.uint8)
+    parts = [sampler.batch(2, range(3)), sampler.batch(2, range(3, 12))]
     for whole, pieces in zip((lr, hr), zip(*parts, strict=True), strict=True):
         np.testing.assert_array_equal(whole, np.concatenate(pieces))
-    plain, same = CropSampler(pictures, 2, 24, 3).batch(2, range(8))
+    plain, same = CropSampler(pictures, 2, 24, 3).batch(2, range(12))
     np.testing.assert_array_equal(hr, same)
     changed = (lr != plain).any(axis=(1, 2, 3))
-    assert 4 <= changed.sum() <= 8
+    assert 6 <= changed.sum() <= 12
+
+
+def test_every_picture_of_a_group_has_its_own_kernel_noise_and_quality():
+    degradation = BlindDegradation(BlindConfig.model_validate({}), 2)
+    same = np.stack([pair().hr[:80, :80]] * 3)
+    rngs = [np.random.default_rng(seed) for seed in (1, 2, 1)]
+    one, other, again = degradation.shrink(same, rngs, np.random.default_rng(5)).astype(int)
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).mean() > 1
 
 
 def test_a_whole_picture_is_degraded_the_same_each_time():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -82,11 +83,26 @@ class Place:
     side: int
 
 
-class Degradation(Protocol):
-    """Makes the crops of one row of a batch."""
+#: Rows of a batch that are degraded together.
+GROUP = 8
 
-    def __call__(self, place: Place, rng: np.random.Generator) -> tuple[Pixels8, Pixels8]:
-        """LR ``(side, side, 3)`` and HR; decided by ``rng`` alone, which may choose a place."""
+
+class Degradation(Protocol):
+    """Makes the crops of some rows of a batch."""
+
+    def __call__(
+        self,
+        places: Sequence[Place],
+        rngs: Sequence[np.random.Generator],
+        shared: np.random.Generator,
+    ) -> list[tuple[Pixels8, Pixels8]]:
+        """LR ``(side, side, 3)`` and HR of each place.
+
+        Args:
+            places: of one group, all of one side; another place may be taken instead.
+            rngs: one for each place; with ``shared`` they decide everything.
+            shared: the same for every row of the group, whichever of them are asked for.
+        """
         ...
 
 
@@ -128,19 +144,47 @@ class CropSampler:
         lr = np.empty((len(rows), side, side, 3), dtype=np.uint8)
         hr = np.empty((len(rows), big, big, 3), dtype=np.uint8)
         draws = generator(self.seed, 0, 0, step).random((rows.stop, 4))[rows.start :]
-        for index, (row, (which, down, right, turn)) in enumerate(zip(rows, draws, strict=True)):
-            drawn = int(np.searchsorted(self.cumulative, which, side="right"))
-            picture = self.pictures[min(drawn, len(self.pictures) - 1)]
-            height, width = picture.size
-            y, x = int(down * (height - side + 1)), int(right * (width - side + 1))
-            crops = self._crops(Place(picture, y, x, side), generator(self.seed, 1, row, step))
-            lr[index], hr[index] = (_turned(crop, int(turn * 8)) for crop in crops)
+        places = [self._place(*draw[:3]) for draw in draws]
+        for group, indices in groupby(range(len(rows)), lambda index: rows[index] // GROUP):
+            mine = list(indices)
+            rngs = [generator(self.seed, 1, rows[index], step) for index in mine]
+            shared = generator(self.seed, 4, group, step)
+            crops = self._crops([places[index] for index in mine], rngs, shared)
+            for index, pair in zip(mine, crops, strict=True):
+                turn = int(draws[index, 3] * 8)
+                lr[index], hr[index] = (_turned(crop, turn) for crop in pair)
         return lr, hr
 
-    def _crops(self, place: Place, rng: np.random.Generator) -> tuple[Pixels8, Pixels8]:
-        if self.degradation is None or place.picture.given or rng.random() < self.clean:
-            return place.picture.crop(place.y, place.x, place.side, place.side)
-        return self.degradation(place, rng)
+    def _place(self, which: float, down: float, right: float) -> Place:
+        """A window, from three numbers in 0..1."""
+        drawn = int(np.searchsorted(self.cumulative, which, side="right"))
+        picture = self.pictures[min(drawn, len(self.pictures) - 1)]
+        height, width = picture.size
+        y, x = int(down * (height - self.patch + 1)), int(right * (width - self.patch + 1))
+        return Place(picture, y, x, self.patch)
+
+    def _crops(
+        self,
+        places: list[Place],
+        rngs: list[np.random.Generator],
+        shared: np.random.Generator,
+    ) -> list[tuple[Pixels8, Pixels8]]:
+        if self.degradation is None:
+            chosen = list[int]()
+        else:
+            chosen = [
+                index
+                for index, (place, rng) in enumerate(zip(places, rngs, strict=True))
+                if not (place.picture.given or rng.random() < self.clean)
+            ]
+        crops = dict[int, tuple[Pixels8, Pixels8]]()
+        if self.degradation is not None and chosen:
+            made = self.degradation([places[i] for i in chosen], [rngs[i] for i in chosen], shared)
+            crops = dict(zip(chosen, made, strict=True))
+        return [
+            crops.get(index) or place.picture.crop(place.y, place.x, place.side, place.side)
+            for index, place in enumerate(places)
+        ]
 
 
 def generator(seed: int, purpose: int, row: int, step: int) -> np.random.Generator:

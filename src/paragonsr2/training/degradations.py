@@ -1,8 +1,8 @@
 """Low resolution of unknown origin: blur, resizing, noise and JPEG, twice over.
 
 Source: Wang et al., "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure
-Synthetic Data", 2021. Each row of a batch has its own kernels and its own sizes in between, so
-rows are worked on one by one; that also makes a row the same in any batch.
+Synthetic Data", 2021. As there, the crops of a group share the sizes in between and so go through
+the chain together; kernels, noise and JPEG quality are each crop's own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -86,7 +87,7 @@ def random_kernel(sigma: tuple[float, float], sinc: float, rng: np.random.Genera
 
 
 class BlindDegradation:
-    """The chain, on crops and on whole pictures.
+    """The chain, on groups of crops and on whole pictures.
 
     Args:
         settings: ranges and probabilities.
@@ -105,63 +106,105 @@ class BlindDegradation:
         except ModuleNotFoundError as error:
             raise MissingExtraError("blind degradation", "train") from error
 
-    def __call__(self, place: Place, rng: np.random.Generator) -> tuple[Pixels8, Pixels8]:
-        """LR and HR of a place whose picture has :data:`MARGIN` to spare on both sides."""
-        side = place.side + 2 * MARGIN
-        y, x = (
-            min(max(start - MARGIN, 0), length - side)
-            for start, length in zip((place.y, place.x), place.picture.size, strict=True)
-        )
-        _, hr = place.picture.crop(y, x, side, side)
-        rows = slice(place.y - y, place.y - y + place.side)
-        columns = slice(place.x - x, place.x - x + place.side)
-        _, wanted = place.picture.crop(place.y, place.x, place.side, place.side)
-        return self.shrink(hr, rng)[rows, columns], wanted
+    def __call__(
+        self,
+        places: Sequence[Place],
+        rngs: Sequence[np.random.Generator],
+        shared: np.random.Generator,
+    ) -> list[tuple[Pixels8, Pixels8]]:
+        """LR and HR of places of one size in pictures with :data:`MARGIN` to spare on each side."""
+        side, scale = places[0].side, self.scale
+        crops = [_with_margin(place) for place in places]
+        degraded = self.shrink(np.stack([hr for hr, _, _ in crops]), rngs, shared)
+        return [
+            (
+                lr[y : y + side, x : x + side],
+                hr[y * scale : (y + side) * scale, x * scale : (x + side) * scale],
+            )
+            for lr, (hr, y, x) in zip(degraded, crops, strict=True)
+        ]
 
     def whole(self, pair: Pair) -> Pair:
         """A validation picture, degraded in a way that its content decides."""
         rng = generator(int(f"0{pair.digest[:12]}", 16), 3, 0, 0)
-        return replace(pair, lr=self.shrink(pair.hr, rng))
+        return replace(pair, lr=self.shrink(np.array(pair.hr)[None], [rng], rng)[0])
 
-    def shrink(self, hr: Pixels8, rng: np.random.Generator) -> Pixels8:
-        """Degrade ``(H, W, 3)`` uint8 to ``(H / scale, W / scale, 3)``."""
-        settings = self.settings
-        size = (hr.shape[0] // self.scale, hr.shape[1] // self.scale)
-        x = torch.from_numpy(np.array(hr)).permute(2, 0, 1)[None].float() / 255.0
-        x = self._jpeg(self._stage(x, hr.shape[:2], settings.first, rng), settings.first, rng)
-        x = self._stage(x, size, settings.second, rng)
+    def shrink(
+        self, hr: Pixels8, rngs: Sequence[np.random.Generator], shared: np.random.Generator
+    ) -> Pixels8:
+        """Degrade a group.
+
+        Args:
+            hr: ``(B, H, W, 3)`` uint8.
+            rngs: decide what is each picture's own.
+            shared: decides the sizes in between, and whether JPEG or the last resizing comes last.
+
+        Returns:
+            ``(B, H / scale, W / scale, 3)`` uint8.
+        """
+        first, second = self.settings.first, self.settings.second
+        size = (hr.shape[1] // self.scale, hr.shape[2] // self.scale)
+        x = torch.from_numpy(hr).permute(0, 3, 1, 2).contiguous().float() / 255.0
+        x = _jpeg(self._stage(x, hr.shape[1:3], first, rngs, shared), first, rngs)
+        x = self._stage(x, size, second, rngs, shared)
         # Pictures are resized and sharpened before they are stored, or after they were fetched.
-        if rng.random() < 0.5:
-            x = self._jpeg(self._last(x, size, rng), settings.second, rng)
+        if shared.random() < 0.5:
+            x = _jpeg(self._last(x, size, rngs, shared), second, rngs)
         else:
-            x = self._last(self._jpeg(x, settings.second, rng), size, rng)
+            x = self._last(_jpeg(x, second, rngs), size, rngs, shared)
         return _to_pixels(x)
 
     def _stage(
-        self, x: Tensor, size: tuple[int, ...], stage: BlindStage, rng: np.random.Generator
+        self,
+        x: Tensor,
+        size: tuple[int, ...],
+        stage: BlindStage,
+        rngs: Sequence[np.random.Generator],
+        shared: np.random.Generator,
     ) -> Tensor:
         """Blur, resize to a random multiple of ``size``, add noise."""
-        if rng.random() < stage.blur:
-            x = self._filter(x, random_kernel(stage.sigma, stage.sinc, rng))
-        direction, factor = rng.random(), 1.0
+        x = self._filter(
+            x,
+            [
+                random_kernel(stage.sigma, stage.sinc, rng) if rng.random() < stage.blur else None
+                for rng in rngs
+            ],
+        )
+        direction, factor = shared.random(), 1.0
         if direction < stage.enlarge:
-            factor = rng.uniform(1.0, max(1.0, stage.resize[1]))
+            factor = shared.uniform(1.0, max(1.0, stage.resize[1]))
         elif direction < stage.enlarge + stage.shrink:
-            factor = rng.uniform(min(1.0, stage.resize[0]), 1.0)
-        x = self._resize(x, tuple(max(8, round(side * factor)) for side in size), rng)
-        return self._noise(x, stage, rng)
+            factor = shared.uniform(min(1.0, stage.resize[0]), 1.0)
+        x = self._resize(x, tuple(max(8, round(side * factor)) for side in size), shared)
+        return self._noisy(x, stage, rngs)
 
-    def _last(self, x: Tensor, size: tuple[int, int], rng: np.random.Generator) -> Tensor:
-        x = self._resize(x, size, rng)
-        if rng.random() < self.settings.final_sinc:
-            side = int(rng.choice(KERNEL_SIDES))
-            x = self._filter(x, sinc_kernel(side, rng.uniform(math.pi / 3, math.pi)))
+    def _last(
+        self,
+        x: Tensor,
+        size: tuple[int, int],
+        rngs: Sequence[np.random.Generator],
+        shared: np.random.Generator,
+    ) -> Tensor:
+        x = self._resize(x, size, shared)
+        share = self.settings.final_sinc
+        x = self._filter(x, [_last_sinc(rng) if rng.random() < share else None for rng in rngs])
         return x.clamp(0.0, 1.0)
 
-    def _filter(self, x: Tensor, kernel: Tensor) -> Tensor:
+    def _filter(self, x: Tensor, kernels: Sequence[Tensor | None]) -> Tensor:
+        """Filter each picture with its own kernel; those without one stay as they are."""
+        sides = [kernel.shape[-1] for kernel in kernels if kernel is not None]
+        if not sides:
+            return x
+        side = max(sides)
+        stack = torch.zeros(len(kernels), side, side)
+        stack[:, side // 2, side // 2] = 1.0
+        for row, kernel in zip(stack, kernels, strict=True):
+            if kernel is not None:
+                inner = slice((side - kernel.shape[-1]) // 2, (side + kernel.shape[-1]) // 2)
+                row[inner, inner] = kernel
         # Reflection needs a picture larger than the kernel's reach, which a tiny one is not.
-        border = "reflect" if min(x.shape[-2:]) > kernel.shape[-1] // 2 else "replicate"
-        return self.filters.filter2d(x, kernel[None], border_type=border)
+        border = "reflect" if min(x.shape[-2:]) > side // 2 else "replicate"
+        return self.filters.filter2d(x, stack, border_type=border)
 
     def _resize(self, x: Tensor, size: tuple[int, ...], rng: np.random.Generator) -> Tensor:
         how = str(rng.choice(INTERPOLATIONS))
@@ -169,29 +212,51 @@ class BlindDegradation:
             how = "bilinear"  # the area of less than a pixel is a block
         return self.transform.resize(x, size, interpolation=how, antialias=False)
 
-    def _noise(self, x: Tensor, stage: BlindStage, rng: np.random.Generator) -> Tensor:
-        grey = rng.random() < stage.grey
-        if rng.random() < stage.gaussian:
-            sigma = rng.uniform(*stage.noise) / 255.0
-            shape = (1, 1 if grey else 3, *x.shape[-2:])
-            noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)) * sigma
-        else:
-            clean = x.clamp(0.0, 1.0)
-            clean = self.color.rgb_to_grayscale(clean) if grey else clean
-            rate = clean.double().numpy() * 255.0
-            noise = torch.from_numpy((rng.poisson(rate) - rate) / 255.0).float()
-            noise = noise * rng.uniform(*stage.poisson)
+    def _noisy(self, x: Tensor, stage: BlindStage, rngs: Sequence[np.random.Generator]) -> Tensor:
+        clean = x.clamp(0.0, 1.0)
+        greys = self.color.rgb_to_grayscale(clean)
+        noise = torch.empty_like(x)
+        for row, colour, grey, rng in zip(noise, clean, greys, rngs, strict=True):
+            signal = grey if rng.random() < stage.grey else colour
+            if rng.random() < stage.gaussian:
+                sigma = rng.uniform(*stage.noise) / 255.0
+                drawn = rng.standard_normal(tuple(signal.shape), dtype=np.float32) * sigma
+            else:
+                rate = signal.double().numpy() * 255.0
+                strength = rng.uniform(*stage.poisson)
+                drawn = (strength * (rng.poisson(rate) - rate) / 255.0).astype(np.float32)
+            row[:] = torch.from_numpy(drawn)
         return (x + noise).clamp(0.0, 1.0)
 
-    def _jpeg(self, x: Tensor, stage: BlindStage, rng: np.random.Generator) -> Tensor:
+
+def _with_margin(place: Place) -> tuple[Pixels8, int, int]:
+    """The original of a place with context, and where in it the place begins, in LR pixels."""
+    side = place.side + 2 * MARGIN
+    y, x = (
+        min(max(start - MARGIN, 0), length - side)
+        for start, length in zip((place.y, place.x), place.picture.size, strict=True)
+    )
+    _, hr = place.picture.crop(y, x, side, side)
+    return hr, place.y - y, place.x - x
+
+
+def _last_sinc(rng: np.random.Generator) -> Tensor:
+    return sinc_kernel(int(rng.choice(KERNEL_SIDES)), rng.uniform(math.pi / 3, math.pi))
+
+
+def _jpeg(x: Tensor, stage: BlindStage, rngs: Sequence[np.random.Generator]) -> Tensor:
+    """Store and read each picture at its own quality."""
+    decoded: list[Pixels8] = []
+    for pixels, rng in zip(_to_pixels(x), rngs, strict=True):
         buffer = io.BytesIO()
         quality = int(rng.integers(*stage.jpeg, endpoint=True))
-        Image.fromarray(_to_pixels(x)).save(buffer, "jpeg", quality=quality)
+        Image.fromarray(pixels).save(buffer, "jpeg", quality=quality)
         with Image.open(buffer) as image:
-            decoded = np.array(image)
-        return torch.from_numpy(decoded).permute(2, 0, 1)[None].float() / 255.0
+            decoded.append(np.array(image))
+    return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).contiguous().float() / 255.0
 
 
 def _to_pixels(x: Tensor) -> Pixels8:
-    rounded = (x[0].clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
-    return np.ascontiguousarray(rounded.permute(1, 2, 0).numpy())
+    """``(B, 3, H, W)`` in 0..1 as ``(B, H, W, 3)`` uint8."""
+    rounded = (x.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+    return np.ascontiguousarray(rounded.permute(0, 2, 3, 1).numpy())

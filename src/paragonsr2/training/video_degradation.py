@@ -384,9 +384,17 @@ class ClipSampler:
     ) -> None:
         self.pictures, self.plans, self.clips = pictures, plans, clips
 
-    def __call__(self, place: Place, rng: np.random.Generator) -> tuple[Pixels8, Pixels8]:
-        """LR ``(side, side, 3)`` and HR of a clip, whatever the place."""
-        index, side = int(rng.integers(len(self.clips))), place.side
+    def __call__(
+        self,
+        places: Sequence[Place],
+        rngs: Sequence[np.random.Generator],
+        shared: np.random.Generator,  # noqa: ARG002 - clips share nothing
+    ) -> list[tuple[Pixels8, Pixels8]]:
+        """LR ``(side, side, 3)`` and HR of clips, whatever the places."""
+        return [self._crop(place.side, rng) for place, rng in zip(places, rngs, strict=True)]
+
+    def _crop(self, side: int, rng: np.random.Generator) -> tuple[Pixels8, Pixels8]:
+        index = int(rng.integers(len(self.clips)))
         plan = self.plans[index]
         y = int(rng.integers(plan.height - side, endpoint=True))
         x = int(rng.integers(plan.width - side, endpoint=True))
