@@ -11,6 +11,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,9 +19,11 @@ from typing import TypeVar
 import numpy as np
 
 from paragonsr2.measure.machine import write_result
+from paragonsr2.pixels.arrays import FloatNCHW
 from paragonsr2.pixels.convert import to_float
 from paragonsr2.pixels.files import Picture, read_picture, write_picture
 from paragonsr2.pixels.formats import READABLE
+from paragonsr2.upscale.backends import cores
 from paragonsr2.upscale.job import run_tasks
 from paragonsr2.upscale.line import Task
 from paragonsr2.upscale.upscaler import Upscaler
@@ -56,7 +59,11 @@ class Spent:
 
 
 def measure(photos: list[Path], folder: Path, upscaler: Upscaler) -> dict[str, Spent]:
-    """One round: reading, network, writing and the whole job."""
+    """One round: reading, network, writing and the whole job.
+
+    The network alone is measured as the engine does it best by itself, each photo on all cores,
+    and as the job does it, a photo on each core.
+    """
     spent: dict[str, Spent] = {}
 
     def timed(name: str, work: Callable[[], list[T]]) -> list[T]:
@@ -68,6 +75,10 @@ def measure(photos: list[Path], folder: Path, upscaler: Upscaler) -> dict[str, S
     pictures = timed("reading", lambda: [read_picture(photo) for photo in photos])
     inputs = [to_float(picture.pixels) for picture in pictures]
     timed("network", lambda: [upscaler.backend.run(x) for x in inputs])
+    twin = upscaler.divided(cores())
+    if twin is not None:
+        with ThreadPoolExecutor(cores()) as pool:
+            timed("network side by side", lambda: [*pool.map(lambda x: _ran(twin, x), inputs)])
     tasks = [Task(photo, folder / photo.name) for photo in photos]
     results = [Picture(upscaler(picture.pixels)) for picture in pictures]
     pairs = list(zip(tasks, results, strict=True))
@@ -76,6 +87,10 @@ def measure(photos: list[Path], folder: Path, upscaler: Upscaler) -> dict[str, S
     if any(outcome.status != "done" for outcome in outcomes):
         raise SystemExit("a photo failed")
     return spent
+
+
+def _ran(upscaler: Upscaler, x: FloatNCHW) -> None:
+    upscaler.backend.run(x)
 
 
 def main() -> None:
@@ -101,11 +116,11 @@ def main() -> None:
             }
             for kind in ("wall", "processor")
         )
-        bound = max(wall["network"], wall["writing"])
+        quickest = min(seconds for key, seconds in wall.items() if key.startswith("network"))
         found[suffix[1:]] = {
             "seconds": wall,
             "whole_over_network": round(wall["whole"] / wall["network"], 4),
-            "whole_over_the_larger_of_network_and_writing": round(wall["whole"] / bound, 4),
+            "whole_over_the_quickest_network": round(wall["whole"] / quickest, 4),
             "processor_seconds": processor,
         }
         print(suffix, found[suffix[1:]])

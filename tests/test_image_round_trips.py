@@ -5,6 +5,7 @@ The upscaler is the Magic Kernel: what is asked is what happens around it.
 
 from __future__ import annotations
 
+import errno
 import io
 
 import av
@@ -16,6 +17,7 @@ from PIL import Image, ImageCms, ImageOps
 from conftest import photo_like
 from paragonsr2.cli.upscale import FormatChoice
 from paragonsr2.errors import ImageError, ImageTooLargeError
+from paragonsr2.pixels import deflate
 from paragonsr2.pixels.files import (
     Header,
     ImageReader,
@@ -489,3 +491,34 @@ def test_a_file_is_what_it_is_whatever_it_is_called(tmp_path, enlarge):
 
 def test_every_written_format_is_named_in_the_command():
     assert set(WRITABLE) <= {choice.value for choice in FormatChoice}
+
+
+@pytest.mark.parametrize("isa_l", [True, False])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(1, 1, 3), (7, 300, 1), (301, 17, 2), (640, 480, 4)])
+def test_a_png_is_read_by_others_as_it_was_written(tmp_path, monkeypatch, isa_l, dtype, shape):
+    if not isa_l:
+        monkeypatch.setattr(deflate, "isal_zlib", None)
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+    pixels[: shape[0] // 2] //= 64  # noise and something to compress
+    path = tmp_path / "a.png"
+    write_picture(path, Picture(pixels, resolution=(3.0, 3.0)))
+    read = pyvips.Image.new_from_file(str(path), fail_on="warning")
+    np.testing.assert_array_equal(read.numpy().reshape(shape), pixels)
+    assert read.xres == pytest.approx(3.0, rel=1e-4)
+    with Image.open(path) as opened:
+        opened.verify()
+
+
+def test_a_file_that_takes_no_more_says_so():
+    class Full(io.BytesIO):
+        def write(self, data):
+            if self.tell() + len(data) > 20_000:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    image = pyvips.Image.new_from_array(noise)
+    with pytest.raises(OSError, match="No space left"):
+        deflate.save_png(image, Full())

@@ -6,6 +6,7 @@ larger than memory nor a long animation has to be in memory at once.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from paragonsr2.errors import ImageError, ImageTooLargeError, OutputError
 from paragonsr2.files import atomic_path
 from paragonsr2.pixels.apng import Animation, count_frames, write_animation
 from paragonsr2.pixels.arrays import Pixels, full_scale
+from paragonsr2.pixels.deflate import save_png
 from paragonsr2.pixels.exif import is_kept, tells_something, without_pixel_facts
 from paragonsr2.pixels.formats import WRITABLE, ImageFormat, format_of
 from paragonsr2.pixels.rowstream import RowStream
@@ -41,8 +43,6 @@ HUGE_TIFF = 4_000_000_000
 _CARRIED = ("exif-", "xmp-data", "iptc-data", "icc-profile-data")
 _KIND: dict[str, npt.DTypeLike] = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 _FORMAT = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
-# Photos become smaller, and sooner, than by libvips' own choice of level 6 and no filter.
-_PNG = {"compression": 2, "filter": "avg"}
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:>|\s*=\s*[\"']))[2-8]")
 
 
@@ -430,7 +430,9 @@ def _write_moving_png(path: Path, header: Header, strips: Iterable[Pixels]) -> N
                 pixels.data, header.width, header.height, header.channels,
                 _FORMAT[header.dtype.name],
             )  # fmt: skip
-            yield _with_metadata(image, still).pngsave_buffer(**_PNG)
+            page = io.BytesIO()
+            save_png(_with_metadata(image, still), page)
+            yield page.getvalue()
 
     try:
         with atomic_path(path) as part, part.open("wb") as file:
@@ -473,10 +475,13 @@ def _save(image: Any, name: str, part: Path, quality: int, header: Header) -> No
         image = image.flatten(background=full_scale(header.dtype))
     if image.format == "ushort" and not WRITABLE[name].deep:
         image = image.colourspace("srgb" if image.bands > 2 else "b-w")
+    if name == "png":
+        with part.open("wb") as file:
+            save_png(image, file)
+        return
     count = image.width * image.height
     lossless = quality == 100
     savers: dict[str, tuple[str, dict[str, Any]]] = {
-        "png": ("pngsave", _PNG),
         # Optimised Huffman tables save little, take long, and need all coefficients in memory.
         "jpg": (
             "jpegsave",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
@@ -84,6 +85,18 @@ class BoundedBackend(Backend, Protocol):
     max_side: int
 
 
+@runtime_checkable
+class DivisibleBackend(Backend, Protocol):
+    """A backend of which several can work side by side."""
+
+    def divided(self, parts: int) -> Backend | None:
+        """The same model for ``parts`` threads to run at once, each on its part of the cores.
+
+        None where it would only be in its own way.
+        """
+        ...
+
+
 class ClassicalBackend:
     """The baselines: MATLAB's bicubic and the Magic Kernel.
 
@@ -111,6 +124,10 @@ class ClassicalBackend:
         else:
             result = magic(pixels, self.scale, self.alpha)
         return result.transpose(2, 0, 1)[None]
+
+    def divided(self, parts: int) -> ClassicalBackend:  # noqa: ARG002 - it uses one core anyway
+        """Itself: it keeps nothing between calls."""
+        return self
 
 
 class OnnxBackend:
@@ -163,7 +180,8 @@ class OnnxBackend:
             refused.append(f"{short} did not start")
         else:
             raise BackendError(f"{'; '.join(refused)}; --device cpu runs everywhere")
-        self.session, self.device, self.fp32 = session, device, fp32
+        self.session, self.model, self.device, self.fp32 = session, model, device, fp32
+        self.on_cpu = provider == CPU_PROVIDER
         self.input = session.get_inputs()[0].name
         self.half = session.get_inputs()[0].type == "tensor(float16)"
         why = f" ({'; '.join(refused)})" if refused else ""
@@ -196,9 +214,24 @@ class OnnxBackend:
                 f"ONNX Runtime failed: {reason[:200]}; try a smaller --tile"
             ) from error
 
+    def divided(self, parts: int) -> OnnxBackend | None:
+        """See :class:`DivisibleBackend`; a GPU is used whole by every call."""
+        if not self.on_cpu:
+            return None
+        threads = max(1, cores() // parts)
+        return OnnxBackend(self.model, device="cpu", threads=threads, fp32=self.fp32)
+
     def in_fp32(self) -> OnnxBackend | None:
         """The float32 twin, if one was given."""
         return OnnxBackend(self.fp32(), device=self.device) if self.fp32 else None
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # only Linux has it
+        return os.cpu_count() or 1
 
 
 def read_model(path: Path) -> bytes:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,8 +15,9 @@ from typing import Literal
 from paragonsr2.errors import ParagonError
 from paragonsr2.pixels.arrays import Pixels
 from paragonsr2.pixels.files import Header, ImageReader, check_writable, write_strips
+from paragonsr2.upscale.backends import cores
 from paragonsr2.upscale.pipe import AbandonedError, Pipe
-from paragonsr2.upscale.upscaler import Upscaler
+from paragonsr2.upscale.upscaler import Upscaler, available_memory
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -24,6 +26,10 @@ Progress = Callable[["Task", float, int], None]
 
 #: Files, and strips of one file, that may wait between two steps of the line.
 _WAITING = 2
+
+#: Most pictures that are computed side by side, and most memory that they may take together.
+_LANES = 8
+_LANES_MEMORY = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -83,8 +89,45 @@ class _Job:
         )  # fmt: skip
 
 
+class _Lanes:
+    """Threads that compute small pictures side by side, each on its part of the cores.
+
+    Args:
+        upscaler: whose twin they use.
+        compute: takes a job and the upscaler to do it with.
+        wanted: there is more than one picture to compute.
+    """
+
+    def __init__(
+        self, upscaler: Upscaler, compute: Callable[[_Job, Upscaler], None], *, wanted: bool
+    ) -> None:
+        self.number = min(cores(), _LANES)
+        self._compute = compute
+        self._twin = upscaler.divided(self.number) if wanted and self.number > 1 else None
+        memory = min(_LANES_MEMORY, available_memory() // 4)
+        self._most = memory // self.number // upscaler.backend.bytes_per_pixel
+        self._pool = ThreadPoolExecutor(self.number)
+
+    def take(self, job: _Job) -> bool:
+        """Compute ``job`` sooner or later, unless it is large enough for all cores."""
+        header = job.header
+        if self._twin is None or header is None:
+            return False
+        # An animation takes as long as one picture of all its pages.
+        if header.height * header.width * header.pages > self._most:
+            return False
+        self._pool.submit(self._compute, job, self._twin)
+        return True
+
+    def close(self) -> None:
+        """Wait for what is under way; the rest is not begun."""
+        self._pool.shutdown(cancel_futures=True)
+
+
 class Line:
     """Reading and writing in threads of their own, computing in the one that asks.
+
+    Small pictures are computed in threads of their own, too, several at once.
 
     Args:
         upscaler: that does the work.
@@ -99,7 +142,7 @@ class Line:
         self.upscaler = upscaler
         self.max_pixels, self.quality, self.overwrite = max_pixels, quality, overwrite
         self._opened: Pipe[_Job] = Pipe(_WAITING)
-        self._computed: Pipe[_Job] = Pipe(_WAITING)
+        self._computed: Pipe[_Job] = Pipe(max(_WAITING, min(cores(), _LANES)))
         self._finished: Pipe[Outcome] = Pipe(sys.maxsize)
         self._under_way: set[_Job] = set()
 
@@ -111,11 +154,24 @@ class Line:
         ]
         for thread in threads:
             thread.start()
+        telling = threading.Lock()
+
+        def tell(task: Task, share: float) -> None:
+            if progress is not None:
+                with telling:
+                    progress(task, share, 0)
+
+        def compute(job: _Job, upscaler: Upscaler) -> None:
+            self._compute(job, upscaler, tell)
+
+        lanes = _Lanes(self.upscaler, compute, wanted=len(tasks) > 1)
         try:
             with contextlib.suppress(AbandonedError):
                 for job in self._opened:
+                    # Written in this order, whichever is computed first.
                     self._computed.put(job)
-                    self._compute(job, progress)
+                    if not lanes.take(job):
+                        compute(job, self.upscaler)
                     yield from self._finished.ready()
             self._computed.close()
             yield from self._finished
@@ -125,6 +181,7 @@ class Line:
             for job in list(self._under_way):
                 job.read.abandon()
                 job.enlarged.close(AbandonedError())
+            lanes.close()
             for thread in threads:
                 thread.join()
 
@@ -160,17 +217,17 @@ class Line:
         except Exception as error:
             job.read.close(error)
 
-    def _compute(self, job: _Job, progress: Progress | None) -> None:
+    def _compute(self, job: _Job, upscaler: Upscaler, tell: Callable[[Task, float], None]) -> None:
         header = job.header
         if header is None:
             return
         strips = iter(job.read)
         try:
             for page in range(header.pages):
-                bands = self.upscaler.strips(
+                bands = upscaler.strips(
                     strips, header.height, header.width, opaque=header.opaque,
-                    progress=lambda share, page=page: (
-                        progress(job.task, (page + share) / header.pages, 0) if progress else None
+                    progress=lambda share, page=page: tell(
+                        job.task, (page + share) / header.pages
                     ),
                 )  # fmt: skip
                 for band in bands:

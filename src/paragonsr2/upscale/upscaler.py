@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,7 @@ from paragonsr2.upscale.backends import (
     BackendName,
     BoundedBackend,
     ClassicalBackend,
+    DivisibleBackend,
     OnnxBackend,
     Precision,
     TorchBackend,
@@ -175,7 +177,7 @@ class Upscaler:
         self.automatic_tile = tile == "auto"
         if tile == "auto":
             # Copies of half-written tiles and other programs need memory too.
-            budget = min(TILE_BUDGET, _available_memory() // 4)
+            budget = min(TILE_BUDGET, available_memory() // 4)
             self.tile: int | None = auto_tile(budget, b.bytes_per_pixel, b.halo, b.multiple_of)
             if isinstance(b, BoundedBackend):
                 self.tile = min(self.tile, _largest_tile(b))
@@ -199,6 +201,21 @@ class Upscaler:
         if self.model.partition(":")[0] in ("bicubic", "magic"):
             return f"{self.model} x{self.scale}"
         return find(self.model, self.scale).files["onnx"]["sha256"]
+
+    def divided(self, parts: int) -> Upscaler | None:
+        """A twin for ``parts`` threads to use at once, each on its part of the cores.
+
+        None where the engine gains nothing by it. Many small pictures are done sooner side by
+        side than one after another with all cores on each.
+        """
+        if not isinstance(self.backend, DivisibleBackend):
+            return None
+        backend = self.backend.divided(parts)
+        if backend is None:
+            return None
+        twin = copy.copy(self)
+        twin.backend = backend
+        return twin
 
     def __call__(self, pixels: Pixels, progress: Callable[[float], None] | None = None) -> Pixels:
         """Enlarge one image.
@@ -345,7 +362,8 @@ def _check(pixels: Pixels) -> None:
         raise ImageError("the image has no pixels")
 
 
-def _available_memory() -> int:
+def available_memory() -> int:
+    """Bytes of memory that are free, roughly."""
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not on Windows
