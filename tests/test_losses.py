@@ -50,6 +50,7 @@ LOSSES = {
     "l1": PixelLoss(PixelTerm(kind="l1", luma=0.8)),
     "charbonnier": PixelLoss(PixelTerm(kind="charbonnier")),
     "mse": PixelLoss(PixelTerm(kind="mse")),
+    "psnr": PixelLoss(PixelTerm(kind="psnr", luma=0.8)),
     "ms_ssim": MsSsimLoss(),
     "frequency": FrequencyLoss(),
     "gradient": GradientLoss(),
@@ -123,7 +124,7 @@ def test_ms_ssim_and_frequency_see_what_they_should():
     assert float(FrequencyLoss()(blurred, sr)) > 0.5
 
 
-@pytest.mark.parametrize("kind", ["l1", "charbonnier", "mse"])
+@pytest.mark.parametrize("kind", ["l1", "charbonnier", "mse", "psnr"])
 @pytest.mark.parametrize("luma", [0.0, 0.8])
 def test_pixel_loss_falls_with_the_error_and_weighs_grey_the_same(kind, luma):
     loss = PixelLoss(PixelTerm(kind=kind, luma=luma))
@@ -132,6 +133,16 @@ def test_pixel_loss_falls_with_the_error_and_weighs_grey_the_same(kind, luma):
     assert values[0] < values[1] < values[2]
     grey = float(loss(hr + 0.1, hr))
     assert grey == pytest.approx(float(PixelLoss(PixelTerm(kind=kind))(hr + 0.1, hr)), rel=1e-4)
+
+
+def test_the_psnr_loss_gains_as_much_by_an_easy_crop_as_by_a_hard_one():
+    loss, hr = PixelLoss(PixelTerm(kind="psnr")), torch.rand(2, 3, 8, 8)
+
+    def of(easy, hard):
+        return float(loss(hr + torch.tensor([easy, hard]).view(2, 1, 1, 1), hr))
+
+    start = of(0.02, 0.2)
+    assert start - of(0.01, 0.2) == pytest.approx(start - of(0.02, 0.1), rel=0.1)
 
 
 def test_a_term_starts_and_rises():

@@ -237,7 +237,7 @@ class LossTerm(_Section):
 class PixelTerm(LossTerm):
     """Distance per pixel, on RGB and, by ``luma`` of its weight, on luma alone."""
 
-    kind: Literal["l1", "charbonnier", "mse"] = "l1"
+    kind: Literal["l1", "charbonnier", "mse", "psnr"] = "l1"
     luma: float = Field(0.0, ge=0.0, le=1.0, description="share of the term taken on luma")
 
 

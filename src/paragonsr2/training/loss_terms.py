@@ -38,9 +38,15 @@ class PixelLoss(PairLoss):
     Luma is what PSNR-Y and the eye weigh most; training photographs with half-resolution
     chroma say little about chroma detail.
 
+    ``psnr`` is the logarithm of each crop's squared error, so that a crop counts the same however
+    much detail it has; squared error itself, and less so L1, are ruled by the hardest crops.
+
     Args:
         config: kind of distance and share of luma.
     """
+
+    #: Squared error below which a crop is good enough for ``psnr``, that of 50 dB.
+    GOOD = 1e-5
 
     weights: Tensor
 
@@ -58,6 +64,9 @@ class PixelLoss(PairLoss):
         if self.kind == "charbonnier":
             # Less its value at zero, so that equal pictures have no distance.
             return (error.square() + 1e-6).sqrt().mean() - 1e-3
+        if self.kind == "psnr":
+            of_crops = error.square().flatten(1).mean(dim=1)
+            return 0.1 * torch.log10(1.0 + of_crops / self.GOOD).mean()
         return error.square().mean()
 
     def distance(self, sr: Tensor, hr: Tensor) -> Tensor:
