@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -442,6 +443,21 @@ def test_crops_are_pairs_and_depend_on_seed_and_step_only():
         np.testing.assert_array_equal(whole, np.concatenate(pieces))
     assert not np.array_equal(lr, sampler.batch(18, range(8))[0])
     assert not np.array_equal(lr, CropSampler(pairs, 2, 12, seed=6).batch(17, range(8))[0])
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_run_has_the_losses_of_one_that_is_not(config_path, tmp_path):
+    eager, compiled = (
+        [
+            float(line.rsplit(" ", 1)[1])
+            for line in train(
+                config_path, f"run.output={tmp_path}/{name}", f"run.compile={name}", "run.threads=1"
+            )
+        ]
+        for name in ("false", "true")
+    )
+    assert eager
+    assert compiled == pytest.approx(eager, abs=1e-4)
 
 
 def test_schedule_warms_up_and_decays():
