@@ -445,6 +445,8 @@ def test_crops_are_pairs_and_depend_on_seed_and_step_only():
     assert not np.array_equal(lr, CropSampler(pairs, 2, 12, seed=6).batch(17, range(8))[0])
 
 
+# The compiler of this torch uses what this torch warns about.
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_run_has_the_losses_of_one_that_is_not(config_path, tmp_path):
     eager, compiled = (
