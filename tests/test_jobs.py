@@ -20,6 +20,7 @@ from paragonsr2.cli.progress import Events, ProgressLine
 from paragonsr2.errors import BackendError, ImageError, UsageError
 from paragonsr2.files import atomic_path, is_temporary
 from paragonsr2.pixels.files import Picture, read_picture, write_picture
+from paragonsr2.upscale import line
 from paragonsr2.upscale.job import plan_tasks, run_task, run_tasks
 from paragonsr2.upscale.line import Task
 from paragonsr2.upscale.pipe import AbandonedError, Pipe
@@ -112,6 +113,25 @@ def test_a_failing_engine_or_disk_fails_the_file_and_leaves_nothing(tmp_path, ma
         patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
         assert all("No space left" in o.message for o in run_tasks(tasks, magic))
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("model", ["magic", "realtime"])
+@pytest.mark.parametrize("memory", [1 << 31, 1])
+def test_pictures_side_by_side_are_what_each_is_alone(tmp_path, monkeypatch, model, memory):
+    monkeypatch.setattr(line, "cores", lambda: 3)
+    monkeypatch.setattr(line, "_LANES_MEMORY", memory)  # of 1 byte: none is small
+    upscaler = Upscaler(model, 2, device="cpu")
+    names = [f"{number}.png" for number in range(9)]
+    for number, name in enumerate(names):
+        write_picture(tmp_path / name, Picture(photo_like(30 + 7 * number, 60, seed=number)))
+    (tmp_path / names[5]).write_bytes(b"no picture")
+    tasks = [Task(tmp_path / name, tmp_path / "out" / name) for name in names]
+    outcomes = list(run_tasks(tasks, upscaler))
+    assert [outcome.source.name for outcome in outcomes] == names
+    assert [o.source.name for o in outcomes if o.status != "done"] == [names[5]]
+    for task in tasks[:5] + tasks[6:]:
+        alone = upscaler(read_picture(task.source).pixels)
+        assert np.abs(read_picture(task.target).pixels.astype(int) - alone).max() <= 1
 
 
 def test_giving_up_in_the_middle_leaves_no_file_and_no_thread(tmp_path, magic):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -95,26 +96,26 @@ class _Lanes:
     Args:
         upscaler: whose twin they use.
         compute: takes a job and the upscaler to do it with.
-        wanted: there is more than one picture to compute.
     """
 
-    def __init__(
-        self, upscaler: Upscaler, compute: Callable[[_Job, Upscaler], None], *, wanted: bool
-    ) -> None:
+    def __init__(self, upscaler: Upscaler, compute: Callable[[_Job, Upscaler], None]) -> None:
         self.number = min(cores(), _LANES)
-        self._compute = compute
-        self._twin = upscaler.divided(self.number) if wanted and self.number > 1 else None
+        self._upscaler, self._compute = upscaler, compute
         memory = min(_LANES_MEMORY, available_memory() // 4)
         self._most = memory // self.number // upscaler.backend.bytes_per_pixel
         self._pool = ThreadPoolExecutor(self.number)
 
+    @cached_property
+    def _twin(self) -> Upscaler | None:
+        return self._upscaler.divided(self.number) if self.number > 1 else None
+
     def take(self, job: _Job) -> bool:
         """Compute ``job`` sooner or later, unless it is large enough for all cores."""
         header = job.header
-        if self._twin is None or header is None:
-            return False
         # An animation takes as long as one picture of all its pages.
-        if header.height * header.width * header.pages > self._most:
+        if header is None or header.height * header.width * header.pages > self._most:
+            return False
+        if self._twin is None:
             return False
         self._pool.submit(self._compute, job, self._twin)
         return True
@@ -164,13 +165,14 @@ class Line:
         def compute(job: _Job, upscaler: Upscaler) -> None:
             self._compute(job, upscaler, tell)
 
-        lanes = _Lanes(self.upscaler, compute, wanted=len(tasks) > 1)
+        lanes = _Lanes(self.upscaler, compute)
+        several = len(tasks) > 1
         try:
             with contextlib.suppress(AbandonedError):
                 for job in self._opened:
                     # Written in this order, whichever is computed first.
                     self._computed.put(job)
-                    if not lanes.take(job):
+                    if not (several and lanes.take(job)):
                         compute(job, self.upscaler)
                     yield from self._finished.ready()
             self._computed.close()
