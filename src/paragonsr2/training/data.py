@@ -169,20 +169,18 @@ class CropSampler:
         rngs: list[np.random.Generator],
         shared: np.random.Generator,
     ) -> list[tuple[Pixels8, Pixels8]]:
-        if self.degradation is None:
-            chosen = list[int]()
-        else:
+        made = dict[int, tuple[Pixels8, Pixels8]]()
+        if self.degradation is not None:
             chosen = [
                 index
                 for index, (place, rng) in enumerate(zip(places, rngs, strict=True))
                 if not (place.picture.given or rng.random() < self.clean)
             ]
-        crops = dict[int, tuple[Pixels8, Pixels8]]()
-        if self.degradation is not None and chosen:
-            made = self.degradation([places[i] for i in chosen], [rngs[i] for i in chosen], shared)
-            crops = dict(zip(chosen, made, strict=True))
+            if chosen:
+                some, theirs = [places[i] for i in chosen], [rngs[i] for i in chosen]
+                made = dict(zip(chosen, self.degradation(some, theirs, shared), strict=True))
         return [
-            crops.get(index) or place.picture.crop(place.y, place.x, place.side, place.side)
+            made.get(index) or place.picture.crop(place.y, place.x, place.side, place.side)
             for index, place in enumerate(places)
         ]
 
