@@ -102,7 +102,7 @@ class Ruler:
 
     def __init__(self, truth: list[Frame]) -> None:
         self.truth = [plane(frame) for frame in truth]
-        pairs = list(zip(self.truth, self.truth[1:], strict=False))
+        pairs = list(itertools.pairwise(self.truth))
         self.cut = [bool(np.abs(now - before).mean() > CUT) for before, now in pairs]
         self.flow = [motion(now, before) for before, now in pairs]
         window = np.ones((5, 5), np.uint8)
