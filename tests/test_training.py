@@ -29,8 +29,9 @@ from paragonsr2.pixels.resize import bicubic
 from paragonsr2.training.config import RunConfig, ScheduleConfig, load_config
 from paragonsr2.training.data import CropSampler, Pair
 from paragonsr2.training.journal import Journal
-from paragonsr2.training.loop import IMITATED, STATE_FILE, Trainer, learning_rate
+from paragonsr2.training.loop import STATE_FILE, Trainer, learning_rate
 from paragonsr2.training.loss_terms import PixelLoss
+from paragonsr2.training.machine import IMITATED
 from paragonsr2.training.validation import validate
 from paragonsr2.weights.store import load_checkpoint, read_state, save_checkpoint
 

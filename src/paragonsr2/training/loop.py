@@ -7,12 +7,10 @@ import hashlib
 import io
 import math
 import pickle
-import signal
 import time
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
 
 import torch
 from accelerate import Accelerator
@@ -22,7 +20,7 @@ from torch import Tensor
 
 from paragonsr2.errors import TrainingError
 from paragonsr2.files import write_atomic
-from paragonsr2.network.generator import ALPHA_KEY, ParagonSR2, build, channels_last
+from paragonsr2.network.generator import build, channels_last
 from paragonsr2.pixels.arrays import Pixels8
 from paragonsr2.training.adversarial import build_opponent, reduced
 from paragonsr2.training.average import Ema
@@ -31,15 +29,22 @@ from paragonsr2.training.data import CropSampler, Pair
 from paragonsr2.training.dataset import Processes, prepare
 from paragonsr2.training.journal import Journal
 from paragonsr2.training.losses import GeneratorLosses
+from paragonsr2.training.machine import (
+    IMITATED,
+    graceful,
+    imitates_bfloat16,
+    mixed_precision,
+    out_of_memory,
+)
 from paragonsr2.training.prefetch import prefetch
 from paragonsr2.training.report import write_report
+from paragonsr2.training.start import start_from
 from paragonsr2.training.validation import look, validate
 from paragonsr2.variants import VARIANTS
-from paragonsr2.weights.store import load_checkpoint, save_checkpoint
+from paragonsr2.weights.store import save_checkpoint
 
 STATE_FILE = "last.state"
 BAD_BATCH_FILE = "bad_batch.safetensors"
-IMITATED = "warning: this CPU only imitates bfloat16; run.precision=fp32 is quicker on it"
 
 
 def learning_rate(schedule: ScheduleConfig, step: int) -> float:
@@ -69,11 +74,11 @@ class Trainer:
         self.config, self._log = config, log
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
-        precision = _mixed_precision(config)
+        precision = mixed_precision(config.run)
         # A run before this one, in the same process, may have had another precision.
         AcceleratorState._reset_state()  # pyright: ignore[reportPrivateUsage]
         self.accelerator = Accelerator(cpu=config.run.device == "cpu", mixed_precision=precision)
-        if precision == "bf16" and self.accelerator.device.type == "cpu" and _imitates_bfloat16():
+        if precision == "bf16" and self.accelerator.device.type == "cpu" and imitates_bfloat16():
             self.log(IMITATED)
         torch.manual_seed(config.run.seed)
 
@@ -99,7 +104,7 @@ class Trainer:
         options = {"upsampler_alpha": net.upsampler_alpha, "expansion": net.expansion}
         network = build(net.variant, net.scale, **options)
         if net.pretrain is not None:
-            self._start_from(network, net.pretrain)
+            start_from(network, net.pretrain, net.variant, self.log)
         self._check_alpha()
         network.set_checkpointing(net.checkpointing)
         self.network = channels_last(network.to(self.accelerator.device))
@@ -138,30 +143,6 @@ class Trainer:
                 f"{wanted} is"
             )
 
-    def _start_from(self, network: ParagonSR2, path: Path) -> None:
-        """Take over the weights of ``path``; at another scale, all but the upsampler."""
-        checkpoint = load_checkpoint(path, arch=self.config.network.variant)
-        if checkpoint.description.collapsed:
-            raise TrainingError(f"{path} is in deployed form; start from trained form")
-        old, state = checkpoint.network, network.state_dict()
-        kept = [key for key in state if key != ALPHA_KEY]
-        if old.scale != network.scale:
-            kept = [key for key in kept if not key.startswith("upsampler.")]
-            self.log(f"{path.name} is x{old.scale}: its upsampler is left out and learned anew")
-        elif old.upsampler_alpha != network.upsampler_alpha:
-            self.log(
-                f"{path.name} has upsampler_alpha {old.upsampler_alpha:g}, this run "
-                f"{network.upsampler_alpha:g}: the detail has to settle on the new base first"
-            )
-        theirs = old.state_dict()
-        try:
-            network.load_state_dict({**state, **{key: theirs[key] for key in kept}})
-        except (KeyError, RuntimeError) as error:
-            raise TrainingError(
-                f"{path} does not fit network.expansion {self.config.network.expansion} and the "
-                f"other options of this run; look: paragonsr2 inspect {path}"
-            ) from error
-
     def prepare_data(self) -> tuple[CropSampler, list[Pair]]:
         """Check and load the data; see :func:`paragonsr2.training.dataset.prepare`."""
         accelerator = self.accelerator
@@ -186,7 +167,7 @@ class Trainer:
         pace = _Pace(self.step)
         before: tuple[dict[str, Tensor], Tensor, Tensor] | None = None
         batches = self.batches(sampler)
-        with _graceful(self._stop), contextlib.closing(batches):
+        with graceful(self._stop), contextlib.closing(batches):
             while self.step < config.schedule.steps and not self._all_stop():
                 lr, hr = next(batches)
                 terms = self._try_step(lr, hr)
@@ -334,7 +315,7 @@ class Trainer:
         try:
             return self.train_step(lr, hr)
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             failed = error
         failed.__traceback__ = None  # it holds the tensors of the failed step
@@ -362,7 +343,7 @@ class Trainer:
             try:
                 self.train_step(lr[:count], hr[:count])
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
             else:
                 return count
@@ -493,39 +474,6 @@ class Trainer:
         self.stopping = True
 
 
-def _mixed_precision(config: TrainConfig) -> str:
-    """Accelerate's word for the precision, checked against the device.
-
-    Raises:
-        TrainingError: the device is not there, or cannot do it.
-    """
-    told, precision = config.run.device, config.run.precision
-    if told == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("run.device is cuda, but there is no CUDA device; take auto")
-    gpu = torch.cuda.is_available() and told != "cpu"
-    if precision == "fp16" and not gpu:
-        raise TrainingError("run.precision fp16 needs a CUDA device; take auto")
-    # By the hardware alone: what is imitated is slower than float32.
-    able = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    if precision == "bf16" and gpu and not able:
-        raise TrainingError("this GPU has no bfloat16; take run.precision=auto, fp16 or fp32")
-    if precision == "auto":
-        precision = "bf16" if able else "fp32"
-    return "no" if precision == "fp32" else precision
-
-
-def _imitates_bfloat16() -> bool:
-    """Whether this CPU surely has no instructions for bfloat16."""
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    names = ("avx512_bf16", "amx_bf16", "bf16")
-    return bool(known) and not any(known.get(name) for name in names)
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Of a GPU, or of the CPU, whose allocator has no error of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
 def _progress(step: int, steps: int, means: dict[str, float], rate: float, eta: float) -> str:
     """One line about how it goes; ``eta`` in seconds."""
     loss, *terms = (f"{name} {value:.5f}" for name, value in means.items())
@@ -544,19 +492,3 @@ class _Pace:
         rate = (step - self.step) / (now - self.time)
         self.step, self.time = step, now
         return rate
-
-
-@contextmanager
-def _graceful(stop: Callable[[], None]) -> Generator[None]:
-    """Turn Ctrl-C and SIGTERM into ``stop()``; a second one ends at once."""
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        stop()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
