@@ -104,7 +104,7 @@ class Trainer:
         options = {"upsampler_alpha": net.upsampler_alpha, "expansion": net.expansion}
         network = build(net.variant, net.scale, **options)
         if net.pretrain is not None:
-            start_from(network, net.pretrain, net.variant, self.log)
+            start_from(network, net.pretrain, net, self.log)
         self._check_alpha()
         network.set_checkpointing(net.checkpointing)
         self.network = channels_last(network.to(self.accelerator.device))
