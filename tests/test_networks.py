@@ -9,7 +9,7 @@ from paragonsr2 import paragonsr2_realtime
 from paragonsr2.errors import OptionError, ScaleError
 from paragonsr2.measure.cost import network_cost
 from paragonsr2.network.generator import build
-from paragonsr2.network.layers import DilatedDepthwise
+from paragonsr2.network.layers import DilatedDepthwise, WideContext
 from paragonsr2.variants import SCALES, VARIANTS
 
 ALL = [(variant, scale) for variant in VARIANTS for scale in SCALES]
@@ -170,8 +170,24 @@ def test_checkpointing_changes_no_gradient(make_small):
 
 def test_deployed_realtime_is_plain_convolutions(make_stirred):
     deployed = make_stirred("realtime").collapse()
-    kinds = {type(m).__name__ for block in deployed.groups[0].blocks for m in block.children()}
-    assert kinds == {"Conv2d"}
+    for group in deployed.groups:
+        for block in group.blocks:
+            assert isinstance(block.conv, torch.nn.Conv2d)
+            assert all(type(m) is DilatedDepthwise for m in block.context)
+
+
+def test_contexts_start_as_nothing_and_deploy_as_one_convolution(make_stirred):
+    x = torch.rand(1, 16, 12, 9)
+    for network in (build("realtime", 2), make_stirred("realtime")):
+        contexts = [m for m in network.modules() if isinstance(m, WideContext)]
+        assert contexts
+        with torch.no_grad():
+            for context in contexts:
+                deployed = context.collapsed()
+                assert type(deployed) is DilatedDepthwise
+                torch.testing.assert_close(deployed(x), context(x), atol=1e-6, rtol=0)
+                assert torch.equal(context(x), x) == (not context.weight.any())
+    assert not any(m.weight.any() for m in build("realtime", 2).modules() if type(m) is WideContext)
 
 
 def test_wrong_options_are_refused():
@@ -199,9 +215,10 @@ def test_deployed_widths_are_multiples_of_eight(make_stirred):
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 9), (12, 8)])
 @pytest.mark.parametrize("dilation", [1, 2, 4])
-def test_a_dilated_depthwise_convolution_is_one_on_interleaved_grids(size, dilation):
+@pytest.mark.parametrize("kernel", [(7, 7), (1, 9), (9, 1)])
+def test_a_dilated_depthwise_convolution_is_one_on_interleaved_grids(size, dilation, kernel):
     torch.manual_seed(0)
-    conv = DilatedDepthwise(4, 7, dilation).double()
+    conv = DilatedDepthwise(4, kernel, dilation).double()
     x = torch.randn(2, 4, *size, dtype=torch.float64)
     results = []
     for forward in (conv, super(DilatedDepthwise, conv).forward):

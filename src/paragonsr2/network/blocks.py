@@ -17,9 +17,10 @@ from paragonsr2.network.attention import WindowAttention
 from paragonsr2.network.layers import (
     ChannelGate,
     CollapsibleConv,
-    DilatedDepthwise,
     LayerScale,
     RMSNorm,
+    WideContext,
+    zero_,
 )
 
 #: Largest magnitude of the values that Stream's gates scale; photographs reach it hardly ever.
@@ -29,21 +30,31 @@ VALUE_LIMIT = 4.0
 class NanoBlock(nn.Module):
     """Linear MBConv with identity, then the only nonlinearity; one 3x3 convolution deployed.
 
-    LeakyReLU because engines fuse it into the convolution; PReLU is not fused.
+    LeakyReLU because engines fuse it into the convolution; PReLU is not fused. A block that sees
+    far has a row and then a column of taps before, depthwise and dilated: lines and edges, which
+    go on for long, are most of what far pixels tell. Both start at zero, so that a network
+    without them goes on from where it is.
 
     Args:
         channels: width.
         expansion: hidden width of the trained form as a multiple of ``channels``.
+        line: number of taps in the row and in the column, odd; 0 for a block that sees 3x3.
+        dilation: spacing of those taps.
     """
 
-    def __init__(self, channels: int, expansion: int) -> None:
+    def __init__(self, channels: int, expansion: int, *, line: int = 0, dilation: int = 1) -> None:
         super().__init__()
+        sides = [(1, line), (line, 1)] if line else []
+        lines = [WideContext(channels, side, dilation) for side in sides]
+        for conv in lines:
+            zero_(conv)
+        self.context = nn.Sequential(*lines)
         self.conv = CollapsibleConv(channels, channels, expansion=expansion, identity=True)
-        self.reach = 1
+        self.reach = 1 + max((conv.reach for conv in lines), default=0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to the same shape."""
-        return F.leaky_relu(self.conv(x), 0.1)
+        return F.leaky_relu(self.conv(self.context(x)), 0.1)
 
 
 class GateBlock(nn.Module):
@@ -68,14 +79,14 @@ class GateBlock(nn.Module):
     def __init__(self, channels: int, hidden: int, dilation: int, expansion: int) -> None:
         super().__init__()
         self.expand = CollapsibleConv(channels, 2 * hidden, expansion=expansion)
-        self.context = DilatedDepthwise(hidden, 7, dilation)
+        self.context = WideContext(hidden, (7, 7), dilation)
         self.project = CollapsibleConv(hidden, channels, expansion=expansion, gain=0.1)
         self.reach = 2 + 3 * dilation
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to the same shape."""
         value, gate = self.expand(x).chunk(2, dim=1)
-        return x + self.project(_gated(value, gate + self.context(gate)))
+        return x + self.project(_gated(value, self.context(gate)))
 
     def collapsed(self) -> DeployedGateBlock:
         """The form that is exported."""
@@ -86,7 +97,7 @@ class DeployedGateBlock(nn.Module):
     """:class:`GateBlock` deployed: each half has a convolution of its own.
 
     Engines then keep both halves in the layout that they convolve in, where a split would have
-    them laid out anew. The sum of gate and context is in the context's middle tap.
+    them laid out anew.
 
     Args:
         block: in trained form.
@@ -97,9 +108,7 @@ class DeployedGateBlock(nn.Module):
         super().__init__()
         expand = block.expand.collapsed()
         self.value, self.gate = _half(expand, 0), _half(expand, 1)
-        self.context = copy.deepcopy(block.context)
-        middle = self.context.kernel_size[0] // 2
-        self.context.weight[:, :, middle, middle] += 1.0
+        self.context = block.context.collapsed()
         self.project = block.project.collapsed()
         self.reach = block.reach
 

@@ -29,6 +29,9 @@ from paragonsr2.variants import SCALES, VARIANTS, Variant, variant_name
 # Context of the Gate blocks widens within each group.
 GATE_DILATIONS = (1, 2, 4)
 
+# Every second Nano block, counted over the whole body, sees along lines of 9 taps, 2 apart.
+NANO_LINE, NANO_DILATION = 9, 2
+
 MAX_WINDOW = 64
 MAX_EXPANSION = 16
 
@@ -100,7 +103,8 @@ class Group(nn.Module):
         for i in range(variant.blocks):
             match variant.block:
                 case "nano":
-                    blocks.append(NanoBlock(c, expansion))
+                    line = NANO_LINE * ((first + i) % 2)
+                    blocks.append(NanoBlock(c, expansion, line=line, dilation=NANO_DILATION))
                 case "gate":
                     dilation = GATE_DILATIONS[i % len(GATE_DILATIONS)]
                     blocks.append(GateBlock(c, variant.ffn, dilation, expansion))
@@ -341,7 +345,7 @@ def channels_last(network: ParagonSR2) -> ParagonSR2:
 
 
 def paragonsr2_realtime(scale: int = 4, **options: object) -> ParagonSR2:
-    """Realtime: a plain stack of 3x3 convolutions once deployed. See :func:`build`."""
+    """Realtime: plain convolutions one after the other once deployed. See :func:`build`."""
     return build("realtime", scale, **options)
 
 

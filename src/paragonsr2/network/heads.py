@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from paragonsr2.network.layers import zero_
+
 
 class Fuse(nn.Conv2d):
     """A 1x1 convolution of what every group put out, and the shallow features beside it.
@@ -93,13 +95,6 @@ class ContentAwareDetailProcessor(nn.Module):
         x = F.leaky_relu(self.narrow(features), 0.1)
         x = F.leaky_relu(self.mix(self.context(x)), 0.1)
         return 0.5 + torch.sigmoid(self.map(x))
-
-
-def zero_(conv: nn.Conv2d) -> None:
-    """Make ``conv`` start as zero."""
-    nn.init.zeros_(conv.weight)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
 
 
 def icnr_(conv: nn.Conv2d, scale: int) -> None:

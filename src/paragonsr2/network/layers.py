@@ -7,6 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def zero_(conv: nn.Conv2d) -> None:
+    """Make ``conv`` start as zero."""
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
 class CollapsibleConv(nn.Module):
     """A 3x3 convolution trained as 1x1 expand, 3x3, 1x1 project and, if asked, identity.
 
@@ -133,36 +140,81 @@ def pad_to_multiple(x: Tensor, multiple: int, before: int = 0) -> Tensor:
 class DilatedDepthwise(nn.Conv2d):
     """A depthwise convolution that keeps the size, with a fast path for a CPU.
 
-    A dilated convolution is a plain one on each of ``dilation**2`` interleaved grids. CPU
-    kernels for the plain form run its backward pass 12 times faster, so the grids are laid out
-    as a batch; the numbers are the same. Exported and compiled graphs keep the plain form.
+    A CPU's kernels for dilated depthwise convolutions are slow backward, up to 12 times slower
+    than those for plain ones, so a plain one computes the same numbers: a square on each of the
+    interleaved grids that its taps fall on, laid out as a batch; a line with zeros between its
+    taps, and lying rows stood up. Exported and compiled graphs keep the dilated form.
 
     Args:
         channels: width.
-        kernel_size: side of the kernel, odd.
-        dilation: spacing of its taps.
+        kernel_size: height and width of the kernel, both odd, and equal unless one is 1.
+        dilation: spacing of its taps, along each side that has several.
     """
 
-    def __init__(self, channels: int, kernel_size: int, dilation: int) -> None:
-        padding = kernel_size // 2 * dilation
+    def __init__(self, channels: int, kernel_size: tuple[int, int], dilation: int) -> None:
+        tall, wide = kernel_size
+        down, right = (dilation if side > 1 else 1 for side in kernel_size)
+        padding = (tall // 2 * down, wide // 2 * right)
         super().__init__(
-            channels, channels, kernel_size, padding=padding, dilation=dilation, groups=channels
+            channels,
+            channels,
+            kernel_size,
+            padding=padding,
+            dilation=(down, right),
+            groups=channels,
         )
+        self.reach = max(padding)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Conv2d has
         """Map ``(B, C, H, W)`` to the same shape."""
-        d = self.dilation[0]
-        if d == 1 or input.device.type != "cpu" or torch.compiler.is_compiling():
+        if input.device.type != "cpu" or max(self.dilation) == 1 or torch.compiler.is_compiling():
             return super().forward(input)
+        tall, wide = self.kernel_size
+        if wide == 1:
+            return self._along_column(input, self.weight)
+        if tall == 1:
+            column = input.transpose(2, 3).contiguous(memory_format=torch.channels_last)
+            row = self._along_column(column, self.weight.transpose(2, 3)).transpose(2, 3)
+            return row.contiguous(memory_format=torch.channels_last)
+        return self._on_grids(input)
+
+    def _along_column(self, x: Tensor, weight: Tensor) -> Tensor:
+        taps, step = max(self.kernel_size), max(self.dilation)
+        # (C, 1, taps, 1): each tap with the zeros that follow it, none after the last.
+        spread = F.pad(weight, (0, step - 1)).reshape(-1, 1, taps * step, 1)[:, :, : 1 - step]
+        return F.conv2d(x, spread, self.bias, padding=(self.reach, 0), groups=self.groups)
+
+    def _on_grids(self, input: Tensor) -> Tensor:  # noqa: A002 - as in forward
+        d, side = self.dilation[0], self.kernel_size[0]
         height, width = input.shape[-2:]
         x_BHWC = pad_to_multiple(input, d).permute(0, 2, 3, 1)
         b, h, w, c = x_BHWC.shape
         grids = x_BHWC.reshape(b, h // d, d, w // d, d, c).permute(0, 2, 4, 1, 3, 5)
         x = grids.reshape(b * d * d, h // d, w // d, c).permute(0, 3, 1, 2)
-        x = F.conv2d(x, self.weight, self.bias, padding=self.kernel_size[0] // 2, groups=c)
+        x = F.conv2d(x, self.weight, self.bias, padding=side // 2, groups=c)
         grids = x.permute(0, 2, 3, 1).reshape(b, d, d, h // d, w // d, c)
         y_BHWC = grids.permute(0, 3, 1, 4, 2, 5).reshape(b, h, w, c)
         return y_BHWC.permute(0, 3, 1, 2)[..., :height, :width]
+
+
+class WideContext(DilatedDepthwise):
+    """Each channel with what a dilated depthwise convolution gathers around added to it.
+
+    Deployed, the sum is in the convolution's middle tap. Arguments as :class:`DilatedDepthwise`.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Conv2d has
+        """Map ``(B, C, H, W)`` to the same shape."""
+        return input + super().forward(input)
+
+    @torch.no_grad()
+    def collapsed(self) -> DilatedDepthwise:
+        """The single convolution that computes the same."""
+        tall, wide = self.kernel_size
+        conv = DilatedDepthwise(self.in_channels, (tall, wide), max(self.dilation))
+        conv.load_state_dict(self.state_dict())
+        conv.weight[:, :, tall // 2, wide // 2] += 1.0
+        return conv.to(self.weight)
 
 
 class ChannelGate(nn.Module):

@@ -330,7 +330,8 @@ def load_network(state: State, about: Description, path: Path) -> ParagonSR2:
     """Build a network and load its state strictly.
 
     Args:
-        state: tensors by name; of the network's, only ``upsampler_alpha`` may lack.
+        state: tensors by name; of the network's, only ``upsampler_alpha`` may lack, and the wide
+            contexts of Realtime, all of them: states from before it had them do.
         about: what to build.
         path: where the state comes from, for messages.
 
@@ -347,6 +348,10 @@ def load_network(state: State, about: Description, path: Path) -> ParagonSR2:
     except OptionError as error:
         raise WeightsError(f"{path.name} is not of variant '{variant}': {error}. {hint}") from error
     expected = network.state_dict()
+    contexts = {key for key in expected if ".context." in key}
+    if VARIANTS[variant].block == "nano" and contexts.isdisjoint(state):
+        # As a network starts, its contexts add nothing: what such a state was trained as.
+        state = {**state, **{key: expected[key] for key in contexts}}
     missing = [key for key in expected if key not in state and key != ALPHA_KEY]
     if missing:
         raise WeightsError(
