@@ -137,7 +137,7 @@ def peers() -> str:
         notes.append(
             f"Timed networks at least as fast as {one['name']} and better on Set14: {better}. "
             f"{one['name']} reaches {math.floor(share * 1000) / 10:.1f} % of the machine's "
-            f"single-precision peak, and not collapsed would take "
+            f"speed of a large float32 matrix product, and not collapsed would take "
             f"{one['not_collapsed']['times_the_deployed']:.2f} times as long."
         )
     head = (
