@@ -216,7 +216,7 @@ def test_deployed_widths_are_multiples_of_eight(make_stirred):
 @pytest.mark.parametrize("size", [(1, 1), (5, 9), (12, 8)])
 @pytest.mark.parametrize("dilation", [1, 2, 4])
 @pytest.mark.parametrize("kernel", [(7, 7), (1, 9), (9, 1)])
-def test_a_dilated_depthwise_convolution_is_one_on_interleaved_grids(size, dilation, kernel):
+def test_a_dilated_depthwise_convolution_is_what_its_plain_form_computes(size, dilation, kernel):
     torch.manual_seed(0)
     conv = DilatedDepthwise(4, kernel, dilation).double()
     x = torch.randn(2, 4, *size, dtype=torch.float64)
