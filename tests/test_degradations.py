@@ -12,6 +12,7 @@ from paragonsr2.errors import TrainingError
 from paragonsr2.measure.quality import luma, psnr, shrink
 from paragonsr2.pixels.resize import bicubic
 from paragonsr2.training import video_degradation
+from paragonsr2.training.clip_cache import ClipCache
 from paragonsr2.training.config import BlindConfig, CodecConfig, load_config
 from paragonsr2.training.data import CropSampler, Pair, Place
 from paragonsr2.training.dataset import Processes, prepare
@@ -24,7 +25,6 @@ from paragonsr2.training.degradations import (
 from paragonsr2.training.video_degradation import (
     STILLS,
     VIDEO,
-    ClipCache,
     ClipPlan,
     Encoding,
     compress_video,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paragonsr2.errors import TrainingError
+from paragonsr2.training.clip_cache import ClipCache
 from paragonsr2.training.config import Folder, TrainConfig
 from paragonsr2.training.data import CropSampler, Degradation, Pair, Picture
 from paragonsr2.training.degradations import MARGIN, BlindDegradation
@@ -18,7 +19,7 @@ from paragonsr2.training.pictures import (
     list_sources,
     load_pictures,
 )
-from paragonsr2.training.video_degradation import ClipCache, degrade_whole
+from paragonsr2.training.video_degradation import degrade_whole
 
 
 @dataclass(frozen=True)
