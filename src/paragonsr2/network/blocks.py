@@ -81,7 +81,7 @@ class GateBlock(nn.Module):
         self.expand = CollapsibleConv(channels, 2 * hidden, expansion=expansion)
         self.context = WideContext(hidden, (7, 7), dilation)
         self.project = CollapsibleConv(hidden, channels, expansion=expansion, gain=0.1)
-        self.reach = 2 + 3 * dilation
+        self.reach = 2 + self.context.reach
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to the same shape."""

@@ -211,10 +211,10 @@ class WideContext(DilatedDepthwise):
     def collapsed(self) -> DilatedDepthwise:
         """The single convolution that computes the same."""
         tall, wide = self.kernel_size
-        conv = DilatedDepthwise(self.in_channels, (tall, wide), max(self.dilation))
+        conv = DilatedDepthwise(self.in_channels, (tall, wide), max(self.dilation)).to(self.weight)
         conv.load_state_dict(self.state_dict())
         conv.weight[:, :, tall // 2, wide // 2] += 1.0
-        return conv.to(self.weight)
+        return conv
 
 
 class ChannelGate(nn.Module):
