@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 
 from paragonsr2.errors import ConfigError, TrainingError
 from paragonsr2.training.config import load_config
-from paragonsr2.training.loop import BAD_BATCH_FILE, STATE_FILE, Trainer
+from paragonsr2.training.loop import BAD_BATCH_FILE, Trainer
 from paragonsr2.training.losses import PixelLoss
+from paragonsr2.training.state import STATE_FILE
 from test_training import config_path, train, weights  # noqa: F401 - a fixture
 
 GAME = (

@@ -29,9 +29,11 @@ from paragonsr2.pixels.resize import bicubic
 from paragonsr2.training.config import RunConfig, ScheduleConfig, load_config
 from paragonsr2.training.data import CropSampler, Pair
 from paragonsr2.training.journal import Journal
-from paragonsr2.training.loop import STATE_FILE, Trainer, learning_rate
+from paragonsr2.training.loop import Trainer, learning_rate
 from paragonsr2.training.loss_terms import PixelLoss
+from paragonsr2.training.losses import GeneratorLosses
 from paragonsr2.training.machine import IMITATED
+from paragonsr2.training.state import STATE_FILE
 from paragonsr2.training.validation import validate
 from paragonsr2.weights.store import load_checkpoint, read_state, save_checkpoint
 
@@ -478,3 +480,37 @@ def test_training_imports_nothing_that_reads_images_natively():
         "assert not {'pyvips', 'av', 'kornia', 'torchvision'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_batches_and_crops_grow(config_path, tmp_path):
+    grow = "data.grow=[{step=3,batch=2,patch=20},{step=5,batch=6,patch=16}]"
+    trainer = Trainer(load_config(config_path, [grow]), log=lambda _: None)
+    sampler, _ = trainer.prepare_data()
+    with contextlib.closing(trainer.batches(sampler)) as batches:
+        shapes = [tuple(lr.shape) for lr, _ in itertools.islice(batches, 7)]
+    assert shapes == [(4, 3, 12, 12)] * 3 + [(2, 3, 20, 20)] * 2 + [(6, 3, 16, 16)] * 2
+    whole = train(config_path, grow)
+    parts = f"run.output={tmp_path}/parts"
+    before = train(config_path, grow, parts, stop_at=4)
+    assert before + train(config_path, grow, parts, resume=True) == whole
+    with pytest.raises(ConfigError, match="ascending"):
+        load_config(
+            config_path, ["data.grow=[{step=5,batch=2,patch=20},{step=3,batch=2,patch=20}]"]
+        )
+    with pytest.raises(TrainingError, match="does not divide"):
+        train(config_path, grow, "schedule.accumulate=4", f"run.output={tmp_path}/uneven")
+
+
+def test_one_pixel_term_takes_over_from_another(config_path, tmp_path):
+    change = ('loss.pixel={kind="l1",end=4}', 'loss.finish={kind="psnr",start=4}')
+    config = load_config(config_path, change)
+    losses = GeneratorLosses(config.loss)
+    sr, hr = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
+    early, late = (losses(step, sr, hr) for step in (3, 4))
+    assert set(early.terms) == {"pixel"}
+    assert set(late.terms) == {"finish"}
+    assert float(late.total) == float(PixelLoss(config.loss.finish)(sr, hr))
+    train(config_path, *change)
+    for wrong in ("loss.finish={start=5}", "loss.finish={start=4,ramp=2,end=4}"):
+        with pytest.raises(ConfigError, match=r"no term counts|end must"):
+            load_config(config_path, [change[0], wrong])

@@ -22,7 +22,7 @@ from pathlib import Path
 from fuzz.kill_training import finish, losses, prepare, read_state, same, start, unreadable
 from paragonsr2.files import is_temporary
 from paragonsr2.measure.machine import write_result
-from paragonsr2.training.loop import STATE_FILE
+from paragonsr2.training.state import STATE_FILE
 
 DISK = 24 * 2**20
 BALLAST = "ballast"

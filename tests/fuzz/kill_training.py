@@ -32,7 +32,7 @@ from paragonsr2.errors import WeightsError
 from paragonsr2.files import is_temporary
 from paragonsr2.measure.machine import write_result
 from paragonsr2.training.journal import TRAINING_FILE
-from paragonsr2.training.loop import STATE_FILE
+from paragonsr2.training.state import STATE_FILE
 from paragonsr2.weights.store import load_checkpoint
 
 CONFIG = """

@@ -85,6 +85,14 @@ def _as_table(value: Any) -> Any:
 FolderOrPath = Annotated[Folder, BeforeValidator(_as_table, json_schema_input_type=str | Folder)]
 
 
+class Growth(_Section):
+    """Larger batches or crops from some step on."""
+
+    step: Positive = Field(description="first step that has them; the first of a run is 0")
+    patch: Positive = Field(description="side of a crop in low-resolution pixels")
+    batch: Positive = Field(description="crops per step, over all processes")
+
+
 class DataConfig(_Section):
     """Where pictures come from and how they are cut."""
 
@@ -95,6 +103,7 @@ class DataConfig(_Section):
     lr: Path | None = Field(None, description="low-resolution partners of the only train folder")
     patch: Positive = Field(48, description="side of a crop in low-resolution pixels")
     batch: Positive = Field(16, description="crops per step, over all processes")
+    grow: list[Growth] = Field([], description="larger batches and crops later, by ascending step")
     licence: str = Field("", description="licence of the pictures, for the weights' metadata")
     storage: Literal["auto", "memory", "mapped", "files"] = Field(
         "auto",
@@ -112,6 +121,26 @@ class DataConfig(_Section):
     def folders(self) -> list[Folder]:
         """The training folders with their low-resolution partners."""
         return [self.train[0].model_copy(update={"lr": self.lr})] if self.lr else self.train
+
+    @property
+    def largest_patch(self) -> int:
+        """Side of the largest crop of the run."""
+        return max([self.patch, *(stage.patch for stage in self.grow)])
+
+    def crops_at(self, step: int) -> tuple[int, int]:
+        """Batch and patch of ``step``."""
+        batch, patch = self.batch, self.patch
+        for stage in self.grow:
+            if stage.step <= step:
+                batch, patch = stage.batch, stage.patch
+        return batch, patch
+
+    @model_validator(mode="after")
+    def _grows_in_order(self) -> DataConfig:
+        steps = [stage.step for stage in self.grow]
+        if steps != sorted(set(steps)):
+            raise PydanticCustomError("grow", "give the stages of grow by ascending step")
+        return self
 
     @model_validator(mode="after")
     def _lr_belongs_to_one_folder(self) -> DataConfig:
@@ -232,6 +261,13 @@ class LossTerm(_Section):
     weight: float = Field(1.0, gt=0.0, description="factor of the term in the sum")
     start: int = Field(0, ge=0, description="step at which the term begins")
     ramp: int = Field(0, ge=0, description="steps over which its weight then rises from 0")
+    end: int | None = Field(None, ge=1, description="first step without it; none: it stays")
+
+    @model_validator(mode="after")
+    def _ends_after_it_starts(self) -> Self:
+        if self.end is not None and self.end <= self.start:
+            raise PydanticCustomError("loss", "end must come after start")
+        return self
 
 
 class PixelTerm(LossTerm):
@@ -254,6 +290,9 @@ class LossConfig(_Section):
     """The terms of the generator's loss; a term that is absent is off."""
 
     pixel: PixelTerm | None = None
+    finish: PixelTerm | None = Field(
+        None, description="a second pixel term, to take over from the first by start and end"
+    )
     ms_ssim: LossTerm | None = Field(None, description="1 - multi-scale structural similarity")
     frequency: LossTerm | None = Field(None, description="L1 of log-magnitudes of the spectra")
     gradient: LossTerm | None = Field(None, description="L1 of differences between neighbours")
@@ -281,6 +320,13 @@ class LossConfig(_Section):
             raise PydanticCustomError(
                 "loss", "no term counts in the first steps; give one start = 0 and ramp = 0"
             )
+        ends = [term.end for term in terms]
+        for end in ends:
+            if end is not None and not any(
+                term.start + (term.ramp > 0) <= end and (term.end is None or term.end > end)
+                for term in terms
+            ):
+                raise PydanticCustomError("loss", "no term counts after step {end}", {"end": end})
         return self
 
     def term(self, name: str) -> LossTerm | None:
@@ -309,9 +355,9 @@ class RunConfig(_Section):
     output: Path
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+    precision: Literal["auto", "fastest", "fp32", "bf16", "fp16"] = Field(
         "auto",
-        description="auto: bf16 on a GPU that has it, else fp32. bf16 is quicker on a CPU that "
+        description="auto: bf16 on a GPU that has it, else fp32. fastest: bf16 on a CPU that "
         "multiplies in it, too",
     )
     compile: bool = Field(False, description="compile the generator with torch.compile")

@@ -115,7 +115,7 @@ class CropSampler:
     Args:
         pictures: all at least ``patch`` on each low-resolution side.
         scale: of the pictures.
-        patch: side of a low-resolution crop.
+        patch: side of a low-resolution crop, where a batch asks for no other.
         seed: of the run.
         degradation: makes the low resolution; without it the pairs' own is taken.
         clean: probability that a crop is not degraded.
@@ -134,17 +134,23 @@ class CropSampler:
         self.degradation, self.clean = degradation, clean
         self.cumulative = np.cumsum(shares(pictures))
 
-    def batch(self, step: int, rows: range) -> tuple[Pixels8, Pixels8]:
+    def batch(self, step: int, rows: range, patch: int | None = None) -> tuple[Pixels8, Pixels8]:
         """Crops ``rows`` of step ``step``.
+
+        Args:
+            step: of the run.
+            rows: of the batch.
+            patch: side of a low-resolution crop; none takes the sampler's.
 
         Returns:
             LR ``(B, patch, patch, 3)`` and HR ``(B, patch * scale, patch * scale, 3)``, uint8.
         """
-        side, big = self.patch, self.patch * self.scale
+        side = patch or self.patch
+        big = side * self.scale
         lr = np.empty((len(rows), side, side, 3), dtype=np.uint8)
         hr = np.empty((len(rows), big, big, 3), dtype=np.uint8)
         draws = generator(self.seed, 0, 0, step).random((rows.stop, 4))[rows.start :]
-        places = [self._place(*draw[:3]) for draw in draws]
+        places = [self._place(side, *draw[:3]) for draw in draws]
         for group, indices in groupby(range(len(rows)), lambda index: rows[index] // GROUP):
             mine = list(indices)
             rngs = [generator(self.seed, 1, rows[index], step) for index in mine]
@@ -155,13 +161,13 @@ class CropSampler:
                 lr[index], hr[index] = (_turned(crop, turn) for crop in pair)
         return lr, hr
 
-    def _place(self, which: float, down: float, right: float) -> Place:
+    def _place(self, side: int, which: float, down: float, right: float) -> Place:
         """A window, from three numbers in 0..1."""
         drawn = int(np.searchsorted(self.cumulative, which, side="right"))
         picture = self.pictures[min(drawn, len(self.pictures) - 1)]
         height, width = picture.size
-        y, x = int(down * (height - self.patch + 1)), int(right * (width - self.patch + 1))
-        return Place(picture, y, x, self.patch)
+        y, x = int(down * (height - side + 1)), int(right * (width - side + 1))
+        return Place(picture, y, x, side)
 
     def _crops(
         self,

@@ -70,7 +70,7 @@ def prepare(
         log(f"{len(known)} validation images are trained on, too ({known[0]}): scores will flatter")
     if settings.kind == "codec":
         seed = config.run.seed
-        cache = ClipCache(_cache(config), pictures, settings.codec, scale, data.patch, seed)
+        cache = ClipCache(_cache(config), pictures, settings.codec, scale, data.largest_patch, seed)
         mine = range(processes.rank, settings.cached_clips, processes.world)
         cache.build(mine, _threads(config), log)
         processes.wait()
@@ -99,7 +99,7 @@ def _training_pictures(config: TrainConfig, processes: Processes) -> tuple[list[
     storage = data.storage
     if storage == "auto":
         storage = choose_storage(sources, scale, data.memory_gb / processes.world)
-    least = data.patch + (2 * MARGIN if config.degradation.kind == "blind" else 0)
+    least = data.largest_patch + (2 * MARGIN if config.degradation.kind == "blind" else 0)
     store = Store(scale, storage, _cache(config), data.cache_lr, least)
     pictures, rejected = load_pictures(sources, store, _threads(config))
     problems += rejected

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import math
-import pickle
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
@@ -39,11 +37,11 @@ from paragonsr2.training.machine import (
 from paragonsr2.training.prefetch import prefetch
 from paragonsr2.training.report import write_report
 from paragonsr2.training.start import start_from
+from paragonsr2.training.state import BEST_FILE, STATE_FILE, read_state, write_state
 from paragonsr2.training.validation import look, validate
 from paragonsr2.variants import VARIANTS
 from paragonsr2.weights.store import save_checkpoint
 
-STATE_FILE = "last.state"
 BAD_BATCH_FILE = "bad_batch.safetensors"
 
 
@@ -83,9 +81,9 @@ class Trainer:
         torch.manual_seed(config.run.seed)
 
         self.output = config.run.output
-        # A run may be made longer or shorter when it is resumed, and go on anywhere.
+        # A run may be made longer or shorter when it is resumed, and go on on any machine.
         free = {
-            "run": {"threads", "output", "validate_every", "checkpoint_minutes"},
+            "run": {"threads", "output", "precision", "validate_every", "checkpoint_minutes"},
             "schedule": {"steps"},
             "data": {"workers", "storage", "memory_gb", "cache", "cache_lr"},
         }
@@ -103,7 +101,7 @@ class Trainer:
         net = config.network
         options = {"upsampler_alpha": net.upsampler_alpha, "expansion": net.expansion}
         network = build(net.variant, net.scale, **options)
-        if net.pretrain is not None:
+        if net.pretrain is not None and not resume:
             start_from(network, net.pretrain, net, self.log)
         self._check_alpha()
         network.set_checkpointing(net.checkpointing)
@@ -222,18 +220,20 @@ class Trainer:
             TrainingError: the batch does not divide by the number of processes and parts.
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        batch, parts = self.config.data.batch, self.config.schedule.accumulate
-        if batch % (world * parts):
-            raise TrainingError(
-                f"data.batch {batch} does not divide by {world} processes and "
-                f"schedule.accumulate {parts}: parts of unequal size would weigh differently"
-            )
-        share = batch // world
-        rows = range(rank * share, (rank + 1) * share)
-        workers = self.config.data.workers
-        with contextlib.closing(
-            prefetch(lambda step: sampler.batch(step, rows), self.step, workers)
-        ) as prepared:
+        data, parts = self.config.data, self.config.schedule.accumulate
+        for batch in (data.batch, *(stage.batch for stage in data.grow)):
+            if batch % (world * parts):
+                raise TrainingError(
+                    f"data.batch {batch} does not divide by {world} processes and "
+                    f"schedule.accumulate {parts}: parts of unequal size would weigh differently"
+                )
+
+        def crops(step: int) -> tuple[Pixels8, Pixels8]:
+            batch, patch = data.crops_at(step)
+            share = batch // world
+            return sampler.batch(step, range(rank * share, (rank + 1) * share), patch)
+
+        with contextlib.closing(prefetch(crops, self.step, data.workers)) as prepared:
             for lr, hr in prepared:
                 yield self._to_device(lr), self._to_device(hr)
 
@@ -414,7 +414,7 @@ class Trainer:
             )
         if psnr > self.best:
             self.best = psnr
-            self._save_weights("best.safetensors")
+            self._save_weights(BEST_FILE)
 
     def _save_weights(self, name: str) -> None:
         config = self.config
@@ -422,6 +422,7 @@ class Trainer:
             "steps": self.step,
             "batch": config.data.batch,
             "patch": config.data.patch,
+            "grow": [stage.model_dump() for stage in config.data.grow],
             "loss": config.loss.model_dump(exclude_none=True),
             "lr": config.schedule.lr,
             "seed": config.run.seed,
@@ -446,17 +447,15 @@ class Trainer:
             "opponent": self.opponent.state_dict() if self.opponent is not None else None,
             "scaler": scaler.state_dict() if (scaler := self.accelerator.scaler) else None,
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomic(self.output / STATE_FILE, buffer.getvalue())
+        write_state(self.output, state)
 
     def _load_state(self, path: Path) -> None:
+        state = read_state(path, self.accelerator.device)
+        if state["digest"] != self.digest:
+            raise TrainingError(
+                f"{path} belongs to another configuration; resume with the one it had"
+            )
         try:
-            state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
-            if state["digest"] != self.digest:
-                raise TrainingError(
-                    f"{path} belongs to another configuration; resume with the one it had"
-                )
             self.network.load_state_dict(state["network"])
             self.ema.values = state["ema"]
             self.sums = state["sums"]
@@ -465,7 +464,7 @@ class Trainer:
                 self.opponent.load_state_dict(state["opponent"])
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
-        except (pickle.UnpicklingError, KeyError, RuntimeError, EOFError, ValueError) as error:
+        except (KeyError, RuntimeError, ValueError) as error:
             raise TrainingError(f"{path} is no readable training state: {error}") from error
         self.step, self.best = int(state["step"]), float(state["best"])
 

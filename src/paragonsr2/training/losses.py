@@ -23,6 +23,7 @@ from paragonsr2.training.perceptual import METRIC_WEIGHTS, PyiqaLoss
 #: Terms that compare two pictures, by their key in ``[loss]``.
 PAIR_TERMS: dict[str, Callable[[Any], nn.Module]] = {
     "pixel": PixelLoss,
+    "finish": PixelLoss,
     "ms_ssim": lambda _: MsSsimLoss(),
     "frequency": lambda _: FrequencyLoss(),
     "gradient": lambda _: GradientLoss(),
@@ -115,8 +116,8 @@ class GeneratorLosses(nn.Module):
 
 
 def weight_at(term: LossTerm, step: int) -> float:
-    """Weight of a term at ``step``: 0 before ``start``, then linear to ``weight`` in ``ramp``."""
+    """Weight at ``step``: 0 before ``start``, linear to ``weight`` in ``ramp``, 0 from ``end``."""
     since = step - term.start
-    if since < 0:
+    if since < 0 or (term.end is not None and step >= term.end):
         return 0.0
     return term.weight if since >= term.ramp else term.weight * since / term.ramp

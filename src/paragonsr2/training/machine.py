@@ -31,16 +31,25 @@ def mixed_precision(run: RunConfig) -> str:
     able = gpu and torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "bf16" and gpu and not able:
         raise TrainingError("this GPU has no bfloat16; take run.precision=auto, fp16 or fp32")
-    if precision == "auto":
+    if precision == "fastest":
+        able = able if gpu else multiplies_bfloat16()
+    if precision in ("auto", "fastest"):
         precision = "bf16" if able else "fp32"
     return "no" if precision == "fp32" else precision
 
 
 def imitates_bfloat16() -> bool:
     """Whether this CPU surely has no instructions for bfloat16."""
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    names = ("avx512_bf16", "amx_bf16", "bf16")
-    return bool(known) and not any(known.get(name) for name in names)
+    return bool(_capabilities()) and not multiplies_bfloat16()
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU surely has instructions for bfloat16."""
+    return any(_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _capabilities() -> dict[str, bool]:
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -1,0 +1,218 @@
+"""Train a queue of runs, one after the other, over many sessions and machines.
+
+    python tools/training_queue.py training_state/queue.toml
+
+Takes the first run that is not finished, resumes it or starts it, and goes on with the next.
+Each run is trained by a clone of this repository at one commit, so that moving code here does not
+disturb it. Ctrl-C and SIGTERM stop the run after its step; a small copy of its state then lies
+beside the queue, from where the next machine goes on. A queue looks like this:
+
+    [[run]]
+    config = "configs/stream_x2.toml"
+    commit = "0123abc"                   # the code that trains it; none takes the newest
+    overrides = ["run.threads=1"]
+
+Take a run out of the queue when its weights are released, and remove its copy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from paragonsr2.errors import ConfigError, ParagonError
+from paragonsr2.files import write_atomic
+from paragonsr2.training.config import load_config
+from paragonsr2.training.state import RECORDS, STATE_FILE, pack, read_state, unpack
+
+ROOT = Path(__file__).parent.parent
+#: Largest copy of a state, bytes.
+LIMIT = 16 * 2**20
+#: Name of the file in a run's folder that holds the commit of the code that trains it.
+COMMIT_FILE = "commit.txt"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One entry of a queue.
+
+    Attributes:
+        config: path of the configuration, from the root of the repository.
+        commit: of the code that trains it; None takes the newest when it starts.
+        overrides: of the configuration.
+    """
+
+    config: str
+    commit: str | None = None
+    overrides: tuple[str, ...] = ()
+
+
+def read_queue(path: Path) -> list[Run]:
+    """Read a queue.
+
+    Raises:
+        ConfigError: it is not readable, or has keys that a queue has not.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        runs = [
+            Run(**{**entry, "overrides": tuple(entry.get("overrides", ()))})
+            for entry in table.pop("run", [])
+        ]
+    except (OSError, tomllib.TOMLDecodeError, TypeError) as error:
+        raise ConfigError(f"{path} is no queue of runs: {error}") from error
+    if table or not runs:
+        raise ConfigError(f"{path}: give [[run]] tables of config, commit and overrides, no other")
+    return runs
+
+
+class Queue:
+    """The runs of a queue file on this machine.
+
+    Args:
+        path: the file; copies of states lie beside it.
+        root: of the repository; runs and their data are found from here.
+    """
+
+    def __init__(self, path: Path, root: Path = ROOT) -> None:
+        self.path, self.root = path, root
+        self.stopping = False
+        self._process: subprocess.Popen[str] | None = None
+
+    def train(self) -> bool:
+        """Train until every run is finished or :meth:`stop` is called.
+
+        Returns:
+            Whether every run is finished.
+
+        Raises:
+            ParagonError: a run cannot be started, or has failed.
+        """
+        for run in read_queue(self.path):
+            config = load_config(self.root / run.config, run.overrides)
+            output = self.root / config.run.output
+            copy = self.path.parent / f"{output.name}.state"
+            if not (output / STATE_FILE).exists() and copy.exists():
+                print(
+                    f"{output.name}: on from step {unpack(copy, output)}, from {copy}", flush=True
+                )
+            code = self._clone(run, output)
+            # What the clone has counts, not what the file may have become since.
+            steps = load_config(code / run.config, run.overrides).schedule.steps
+            if _steps(output) < steps:
+                if self.stopping:
+                    return False
+                self._train(run, code, output)
+                self._keep(output, copy)
+            if _steps(output) < steps:
+                return False
+            print(f"{output.name}: finished", flush=True)
+        return True
+
+    def stop(self) -> None:
+        """Let the run that is training stop after its step."""
+        self.stopping = True
+        if self._process is not None:
+            self._process.terminate()
+
+    def _train(self, run: Run, code: Path, output: Path) -> None:
+        command = [sys.executable, "-m", "paragonsr2", "train", str(code / run.config)]
+        command += run.overrides
+        command += ["--resume"] if (output / STATE_FILE).exists() else []
+        environment = {**os.environ, "PYTHONPATH": str(code / "src"), "PYTHONUNBUFFERED": "1"}
+        self._process = subprocess.Popen(
+            command, cwd=self.root, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        last = ["starting"]
+        ended = threading.Event()
+        name = output.name
+        ticker = threading.Thread(target=_tick, args=(name, last, ended), daemon=True)
+        ticker.start()
+        assert self._process.stderr is not None
+        with self._process.stderr as told:
+            for line in told:
+                last[0] = line.rstrip()
+                if "validation" in line or not line.startswith("step "):
+                    print(f"{name}: {last[0]}", flush=True)
+        ended.set()
+        status = self._process.wait()
+        self._process = None
+        # Told to stop before its first step, it just ends.
+        if status and not (self.stopping and status == -signal.SIGTERM):
+            raise ParagonError(f"{name} failed with exit code {status}; its last state is intact")
+        print(f"{name}: at step {_steps(output)}", flush=True)
+
+    def _clone(self, run: Run, output: Path) -> Path:
+        """The clone that trains a run, made where it is not there yet."""
+        kept = output / COMMIT_FILE
+        commit = kept.read_text(encoding="utf-8").strip() if kept.exists() else run.commit
+        commit = self._git("rev-parse", commit or "HEAD")
+        code = self.root / "runs" / "code" / commit[:12]
+        if not code.exists():
+            code.parent.mkdir(parents=True, exist_ok=True)
+            self._git("clone", "--quiet", "--no-checkout", str(self.root), str(code))
+            self._git("-C", str(code), "checkout", "--quiet", commit)
+        write_atomic(kept, f"{commit}\n".encode())
+        return code
+
+    def _git(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=self.root, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise ParagonError(f"git {arguments[0]} failed: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def _keep(self, output: Path, copy: Path) -> None:
+        if not (output / STATE_FILE).exists():
+            return
+        content = pack(output, (*RECORDS, COMMIT_FILE))
+        if len(content) > LIMIT:
+            raise ParagonError(
+                f"the copy of {output.name} would have {len(content) / 2**20:.1f} MiB, more than "
+                f"{LIMIT // 2**20}; the run itself is whole in {output}"
+            )
+        write_atomic(copy, content)
+
+
+def _steps(output: Path) -> int:
+    path = output / STATE_FILE
+    return int(read_state(path)["step"]) if path.exists() else 0
+
+
+def _tick(name: str, last: Sequence[str], ended: threading.Event) -> None:
+    while not ended.wait(60):
+        print(f"{time.strftime('%H:%M')} {name}: {last[0]}", flush=True)
+
+
+def main() -> int:
+    """Train a queue; 0 when it is finished or was stopped, 1 when a run failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("queue", type=Path)
+    queue = Queue(parser.parse_args().queue)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        queue.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        queue.train()
+    except ParagonError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
