@@ -1,46 +1,61 @@
 """Seconds that one training step takes here, for the configurations that a CPU may train.
 
+    python benchmark/training_steps.py [--before COMMIT]
+
 Writes ``results/speed/training_steps.json``: the median processor time of a few steps after a
-warm-up, on random pictures and one thread, in float32 and in bfloat16. Processor time does not
-count what other programs take. Loading is measured by ``benchmark/loader.py``.
+warm-up, on random pictures and one thread, in float32 and in bfloat16, and the share that its
+multiply-adds have of what the machine does in a large float32 matrix product. Processor time does
+not count what other programs take. With ``--before`` an older commit is measured in turn with this
+one, each in processes of its own. Loading is measured by ``benchmark/loader.py``.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 
+from paragonsr2.measure.cost import network_cost
 from paragonsr2.measure.machine import write_result
+from paragonsr2.measure.speed import matrix_peak
+from paragonsr2.network.generator import build
 from paragonsr2.training.config import load_config
 from paragonsr2.training.loop import Trainer
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "results" / "speed" / "training_steps.json"
-#: Configuration, and the steps that are timed.
+#: Configuration, and the steps that are timed in each process.
 RUNS = {
-    "realtime_x2_fidelity": 24,
-    "realtime_x4_fidelity": 16,
-    "stream_x2_fidelity": 12,
+    "realtime_x2_lines": 16,
+    "realtime_x4_lines": 12,
+    "stream_x2_fidelity": 10,
     "stream_x4_fidelity": 8,
-    "realtime_x2_perceptual": 4,
+    "photo_x2_fidelity": 6,
+    "realtime_x2_perceptual": 3,
 }
 PRECISIONS = ("fp32", "bf16")
+#: Processes for each of the two trees, in turn.
+TURNS = 3
 
 
-def timed_trainer(name: str, precision: str) -> Trainer:
+def timed_trainer(root: Path, name: str, precision: str) -> Trainer:
     """A trainer of that configuration, late enough in its run for every term to count."""
     with tempfile.TemporaryDirectory() as folder:
         # What it starts from does not matter for its speed, and may not exist yet.
-        text = (ROOT / "configs" / f"{name}.toml").read_text(encoding="utf-8")
+        text = (root / "configs" / f"{name}.toml").read_text(encoding="utf-8")
         path = Path(folder) / "config.toml"
         kept = [line for line in text.splitlines() if not line.startswith("pretrain")]
         path.write_text("\n".join(kept), encoding="utf-8")
         told = [f"run.output={folder}/run", "run.device=cpu", "run.compile=false"]
-        told += ["run.threads=1", f"run.precision={precision}"]
+        told += ["run.threads=1", f"run.precision={precision}", "data.batch=8", "data.patch=48"]
         trainer = Trainer(load_config(path, told), log=lambda _: None)
     trainer.step = trainer.config.schedule.steps - 1
     return trainer
@@ -59,27 +74,59 @@ def seconds_per_step(trainer: Trainer, count: int) -> float:
     return statistics.median(times[2:])
 
 
+def in_a_process(root: Path, name: str, precision: str) -> float:
+    """The same, by the code below ``root``."""
+    command = [sys.executable, __file__, "--child", str(root), name, precision]
+    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def measure(name: str, before: Path | None) -> dict[str, object]:
+    """One row of the result: this tree and the other in turn."""
+    config = load_config(ROOT / "configs" / f"{name}.toml")
+    trees = {"seconds_per_step": ROOT, **({"seconds_before": before} if before else {})}
+    row: dict[str, object] = {"configuration": name, "batch": 8, "patch": 48}
+    for precision in PRECISIONS:
+        taken: dict[str, list[float]] = {key: [] for key in trees}
+        for _ in range(TURNS):
+            for key, tree in trees.items():
+                taken[key].append(in_a_process(tree, name, precision))
+        for key, seconds in taken.items():
+            row.setdefault(key, {})[precision] = round(statistics.median(seconds), 4)  # type: ignore[index]
+    cost = network_cost(build(config.network.variant, config.network.scale)).kmacs_per_pixel
+    torch.set_num_threads(1)
+    # Forward, and backward to inputs and to weights.
+    work = 3 * 2 * 1e3 * cost * 8 * 48**2
+    row["share_of_peak"] = round(work / row["seconds_per_step"]["fp32"] / matrix_peak(), 3)  # type: ignore[index]
+    return row
+
+
 def main() -> None:
     """Time each configuration and write the result file."""
-    rows: list[dict[str, object]] = []
-    for name, count in RUNS.items():
-        config = load_config(ROOT / "configs" / f"{name}.toml")
-        seconds = {
-            precision: round(seconds_per_step(timed_trainer(name, precision), count), 4)
-            for precision in PRECISIONS
-        }
-        rows.append(
-            {
-                "configuration": name,
-                "batch": config.data.batch,
-                "patch": config.data.patch,
-                "steps": config.schedule.steps,
-                "precision": "bf16" if config.run.precision == "bf16" else "fp32",
-                "seconds_per_step": seconds,
-            }
-        )
-        print(rows[-1], flush=True)
-    about = {"threads": 1, "avx512_bf16": bool(torch.cpu.get_capabilities().get("avx512_bf16"))}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--before", metavar="COMMIT")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        root, name, precision = options.child
+        print(seconds_per_step(timed_trainer(Path(root), name, precision), RUNS[name]))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        before = Path(folder) / "before" if options.before else None
+        if before:
+            subprocess.run(["git", "clone", "-q", str(ROOT), str(before)], check=True)
+            subprocess.run(["git", "checkout", "-q", options.before], cwd=before, check=True)
+        rows: list[dict[str, object]] = []
+        for name in RUNS:
+            rows.append(measure(name, before))
+            print(json.dumps(rows[-1]), flush=True)
+    about = {
+        "threads": 1,
+        "before": options.before or "",
+        "avx512_bf16": bool(torch.cpu.get_capabilities().get("avx512_bf16")),
+        "matrix_peak_gflops": round(matrix_peak() / 1e9, 1),
+    }
     write_result(RESULT, {**about, "rows": rows})
 
 

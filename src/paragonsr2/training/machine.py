@@ -49,7 +49,7 @@ def multiplies_bfloat16() -> bool:
 
 
 def _capabilities() -> dict[str, bool]:
-    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return dict(torch.cpu.get_capabilities()) if hasattr(torch.cpu, "get_capabilities") else {}
 
 
 def out_of_memory(error: RuntimeError) -> bool:
