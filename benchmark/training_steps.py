@@ -3,7 +3,8 @@
     python benchmark/training_steps.py [--before COMMIT]
 
 Writes ``results/speed/training_steps.json``: the median processor time of a few steps after a
-warm-up, on random pictures and one thread, in float32 and in bfloat16, and the share that its
+warm-up, on random pictures and one thread, in float32 and, where the CPU has instructions for
+it, in bfloat16, and the share that its
 multiply-adds have of what the machine does in a large float32 matrix product. Processor time does
 not count what other programs take. With ``--before`` an older commit is measured in turn with this
 one, each in processes of its own. Loading is measured by ``benchmark/loader.py``.
@@ -29,6 +30,7 @@ from paragonsr2.measure.speed import matrix_peak
 from paragonsr2.network.generator import build
 from paragonsr2.training.config import load_config
 from paragonsr2.training.loop import Trainer
+from paragonsr2.training.machine import multiplies_bfloat16
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "results" / "speed" / "training_steps.json"
@@ -41,7 +43,7 @@ RUNS = {
     "photo_x2_fidelity": 6,
     "realtime_x2_perceptual": 3,
 }
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16") if multiplies_bfloat16() else ("fp32",)
 #: Processes for each of the two trees, in turn.
 TURNS = 3
 
@@ -124,7 +126,7 @@ def main() -> None:
     about = {
         "threads": 1,
         "before": options.before or "",
-        "avx512_bf16": bool(torch.cpu.get_capabilities().get("avx512_bf16")),
+        "bfloat16": multiplies_bfloat16(),
         "matrix_peak_gflops": round(matrix_peak() / 1e9, 1),
     }
     write_result(RESULT, {**about, "rows": rows})

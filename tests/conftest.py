@@ -52,19 +52,22 @@ def stirred(network: ParagonSR2, strength: float = 0.05) -> ParagonSR2:
     return network.eval()
 
 
-def small(variant: str, scale: int = 2, *, groups: int = 1, blocks: int = 2) -> ParagonSR2:
-    """A shallow network of a variant's kind, quick enough to prove properties on."""
+def small(
+    variant: str, scale: int = 2, *, groups: int | None = None, blocks: int = 2
+) -> ParagonSR2:
+    """A shallow network of a variant's kind, quick enough to prove properties on.
+
+    Two groups where there is attention, one plain and one shifted.
+    """
     torch.manual_seed(3)
-    row = replace(VARIANTS[variant], groups=groups, blocks=blocks)
-    return stirred(ParagonSR2(row, scale))
+    row = VARIANTS[variant]
+    row = replace(row, groups=groups or (2 if row.window else 1), blocks=blocks)
+    return stirred(ParagonSR2(row, scale), 0.02 if row.window else 0.05)
 
 
 @functools.cache
 def network_of(variant: str, scale: int) -> ParagonSR2:
-    """A network to export: whole where that is quick, else what holds all that the depth holds.
-
-    Two blocks of an attention network, one of them shifted.
-    """
+    """A network to export: whole where that is quick, else what holds all that the depth holds."""
     if variant in ("photo", "pro"):
         return small(variant, scale)
     torch.manual_seed(3)

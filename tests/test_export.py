@@ -271,14 +271,6 @@ def test_a_release_that_cannot_be_finished_leaves_nothing(checkpoint_path, tmp_p
     assert not [path for path in out.iterdir() if path.is_file()]
 
 
-def test_equal_constants_are_stored_once():
-    graph = onnx.load_from_string(exported("photo", 2)).graph
-    contents = [onnx.numpy_helper.to_array(tensor).tobytes() for tensor in graph.initializer]
-    large = [content for content in contents if len(content) > 100_000]
-    assert large
-    assert len(set(large)) == len(large)
-
-
 def test_a_model_cannot_reach_for_files_beside_it(tmp_path, monkeypatch):
     model = onnx.load_from_string(exported("realtime", 2))
     secret = tmp_path / "secret.bin"

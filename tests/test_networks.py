@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from paragonsr2 import paragonsr2_realtime
 from paragonsr2.errors import OptionError, ScaleError
 from paragonsr2.measure.cost import network_cost
-from paragonsr2.network.generator import build
+from paragonsr2.network.attention import WindowAttention
+from paragonsr2.network.generator import ParagonSR2, build
 from paragonsr2.network.layers import DilatedDepthwise, WideContext
 from paragonsr2.variants import SCALES, VARIANTS
 
@@ -100,10 +103,14 @@ def test_photo_reach_bounds_the_receptive_field(make_small):
     assert (seen - centre).abs().max() <= network.reach
 
 
+def attentions(network):
+    return [module for module in network.modules() if isinstance(module, WindowAttention)]
+
+
 @pytest.mark.parametrize("variant", ["photo", "pro"])
 def test_opposite_borders_do_not_attend_to_each_other(make_small, variant):
     network = make_small(variant)
-    attention = network.groups[0].blocks[1].attention[1]
+    attention = attentions(network)[1]
     assert attention.shift == attention.window // 2
     x = torch.rand(1, network.conv_in.out_channels, 32, 48, requires_grad=True)
     attention(x)[0, :, :, 0].sum().backward()
@@ -113,18 +120,19 @@ def test_opposite_borders_do_not_attend_to_each_other(make_small, variant):
 
 def test_padding_does_not_leak_into_attention(make_small):
     """A window that is half padding attends as if it were small."""
-    attention = make_small("photo").groups[0].blocks[0].attention[1]
-    x = torch.rand(1, 64, 16, 16)
+    attention = attentions(make_small("photo"))[0]
     with torch.no_grad():
-        part = attention(x[:, :, :7, :7])
-        # The same pixels with the rest far away in feature space must give another answer,
-        # and padding must give none of it: compare with attention over those pixels alone.
-        q, k, v = attention.qkv(x[:, :, :7, :7]).reshape(3, 4, 16, 49).transpose(2, 3)
-        bias = attention.bias_table[attention.index].permute(2, 0, 1)
-        real = torch.tensor([16 * row + column for row in range(7) for column in range(7)])
-        scores = q @ k.transpose(1, 2) / 4 + bias[:, real][:, :, real]
-        alone = (scores.softmax(-1) @ v).transpose(1, 2).reshape(1, 64, 7, 7)
-        torch.testing.assert_close(part, attention.project(alone), atol=1e-5, rtol=0)
+        qkv = attention.qkv(torch.rand(1, 64, 7, 7) * 3)
+        q, k, v = qkv.reshape(3, 32, 49).transpose(1, 2)
+        alone = ((q @ k.T / 32**0.5).softmax(-1) @ v).T.reshape(1, 32, 7, 7)
+        torch.testing.assert_close(attention.attend(qkv), alone, atol=1e-5, rtol=0)
+
+
+def test_a_window_goes_with_the_weights(make_small):
+    row = replace(VARIANTS["photo"], groups=1, blocks=2)
+    state = make_small("photo", groups=1).state_dict()
+    with pytest.raises(OptionError, match="window_size 16, the network of 8"):
+        ParagonSR2(row, 2, window_size=8).load_state_dict(state)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -33,6 +33,7 @@ from paragonsr2.training.loop import Trainer, learning_rate
 from paragonsr2.training.loss_terms import PixelLoss
 from paragonsr2.training.losses import GeneratorLosses
 from paragonsr2.training.machine import IMITATED
+from paragonsr2.training.optimizer import Muon, orthogonalised
 from paragonsr2.training.state import STATE_FILE
 from paragonsr2.training.validation import validate
 from paragonsr2.weights.store import load_checkpoint, read_state, save_checkpoint
@@ -480,6 +481,29 @@ def test_training_imports_nothing_that_reads_images_natively():
         "assert not {'pyvips', 'av', 'kornia', 'torchvision'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("shape", [(16, 40), (40, 16), (24, 24)])
+def test_muon_steps_in_every_direction_alike(shape):
+    torch.manual_seed(0)
+    gradient = torch.randn(shape)
+    values = torch.linalg.svdvals(orthogonalised(gradient))
+    assert values.min() > 0.2
+    assert values.max() < 1.4
+    kernel = torch.nn.Parameter(torch.zeros(*shape, 3, 3))
+    kernel.grad = torch.randn_like(kernel)
+    Muon([kernel], lr=0.5).step()
+    assert kernel.detach().square().mean().sqrt() == pytest.approx(0.5 * 0.2, rel=0.2)
+    assert (kernel.detach() * kernel.grad).sum() < 0
+
+
+def test_muon_resumes_as_uninterrupted(config_path, tmp_path):
+    muon = "schedule.optimizer='muon'"
+    whole = train(config_path, muon)
+    assert whole != train(config_path, f"run.output={tmp_path}/adam")
+    parts = f"run.output={tmp_path}/parts"
+    before = train(config_path, muon, parts, stop_at=5)
+    assert before + train(config_path, muon, parts, resume=True) == whole
 
 
 def test_batches_and_crops_grow(config_path, tmp_path):

@@ -117,8 +117,8 @@ def test_a_packed_state_is_small_and_hostile_ones_are_refused(repository, monkey
     packed = tmp_path / "packed"
     packed.write_bytes(pack(run))
     back = torch.load(packed, weights_only=True)
-    for key, moments in back["optimizer"]["state"].items():
-        whole = state["optimizer"]["state"][key]
+    for key, moments in back["optimizers"][0]["state"].items():
+        whole = state["optimizers"][0]["state"][key]
         torch.testing.assert_close(
             moments["exp_avg"].float(), whole["exp_avg"], rtol=2**-8, atol=1e-12
         )

@@ -161,21 +161,23 @@ def memory() -> str:
 
 
 def time() -> str:
-    """How long a step and a whole run take."""
+    """How long a step takes."""
     result = load("speed/training_steps.json")
-    lines = [["configuration", "crops", "float32, s", "bfloat16, s", "steps", "hours"]]
+    able = result["bfloat16"]
+    lines = [["configuration", "crops", "float32, s", *(["bfloat16, s"] if able else []), "share"]]
     for row in result["rows"]:
         seconds = row["seconds_per_step"]
-        hours = math.ceil(seconds[row["precision"]] * row["steps"] / 360) / 10
         lines.append([
             f"`{row['configuration']}`", f"{row['batch']} of {row['patch']}x{row['patch']}",
-            f"{seconds['fp32']:.3f}", f"{seconds['bf16']:.3f}", f"{row['steps']:,}",
-            f"{hours:,} ({row['precision']})",
+            f"{seconds['fp32']:.3f}", *([f"{seconds['bf16']:.3f}"] if able else []),
+            f"{100 * row['share_of_peak']:.0f} %",
         ])  # fmt: skip
     head = (
-        f"Processor time of a step on one thread of a CPU that multiplies in bfloat16 "
-        f"({machine(result)}), and the hours computed from it in the precision that the "
-        "configuration has. None is measured on a GPU."
+        f"Processor time of a step on one thread ({machine(result)}), and the share that its "
+        f"multiply-adds in float32 have of the {result['matrix_peak_gflops']} GFLOP/s of a large "
+        "matrix product. "
+        + ("" if able else "This CPU has no instructions for bfloat16. ")
+        + "None is measured on a GPU."
     )
     return "\n\n".join([head, rows(*lines)])
 

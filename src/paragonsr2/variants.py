@@ -26,8 +26,10 @@ class Variant:
         blocks: blocks per group.
         gated: whether a gate map scales the deep features.
         staged: upsample x4 and x8 in x2 steps with a convolution between.
-        window: side of the attention window in low-resolution pixels; 0 without attention.
-        global_pool: channel gating pools the whole image instead of one window.
+        halved: each group works at half resolution.
+        window: side of the attention window in pixels of its group; 0 without attention.
+        attention_width: of queries, keys and values; 0 without attention.
+        global_pool: each group ends in a channel gate that pools the whole image.
         ffn: hidden width of the gated feed-forward part; 0 without one.
         halo: margin of tiles; 0 takes the whole receptive field, so that tiles are exact.
         budget: highest allowed cost at x2, thousand multiply-adds per low-resolution pixel.
@@ -43,7 +45,9 @@ class Variant:
     blocks: int
     gated: bool
     staged: bool
+    halved: bool
     window: int
+    attention_width: int
     global_pool: bool
     ffn: int
     halo: int
@@ -57,25 +61,27 @@ class Variant:
 VARIANTS: dict[str, Variant] = {
     "realtime": Variant(
         block="nano", channels=16, groups=2, blocks=3, gated=False, staged=False,
-        window=0, global_pool=False, ffn=0, halo=0, budget=18,
+        halved=False, window=0, attention_width=0, global_pool=False, ffn=0, halo=0, budget=18,
         critic_feat=32, critic_mult=(1, 2, 2), perceptual_alpha=(0.3, 0.6),
         purpose="video, anime; integrated GPUs, mobile",
     ),
     "stream": Variant(
         block="gate", channels=32, groups=2, blocks=3, gated=True, staged=False,
-        window=0, global_pool=False, ffn=32, halo=0, budget=200,
+        halved=False, window=0, attention_width=0, global_pool=False, ffn=32, halo=0, budget=200,
         critic_feat=32, critic_mult=(1, 2, 2), perceptual_alpha=(0.0, 0.0),
         purpose="compressed video",
     ),
     "photo": Variant(
         block="paragon", channels=64, groups=4, blocks=4, gated=True, staged=True,
-        window=16, global_pool=False, ffn=80, halo=32, budget=1300,
+        halved=True, window=16, attention_width=32, global_pool=False, ffn=32, halo=32,
+        budget=900,
         critic_feat=64, critic_mult=(1, 2, 4, 8), perceptual_alpha=(0.3, 0.6),
         purpose="photographs",
     ),
     "pro": Variant(
         block="paragon", channels=96, groups=6, blocks=6, gated=True, staged=True,
-        window=16, global_pool=True, ffn=160, halo=32, budget=6000,
+        halved=False, window=16, attention_width=96, global_pool=True, ffn=40, halo=32,
+        budget=4000,
         critic_feat=64, critic_mult=(1, 2, 4, 8), perceptual_alpha=(0.3, 0.6),
         purpose="archive, offline",
     ),

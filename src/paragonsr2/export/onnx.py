@@ -68,7 +68,6 @@ def build_onnx(
         _float32_softmax(model)
     if opset < 18:
         _downgrade(model, opset)
-    _share_constants(model)
     _strip(model)
     helper.set_model_props(model, about)
     content = model.SerializeToString()
@@ -127,24 +126,6 @@ def _strip(model: onnx.ModelProto) -> None:
     del model.graph.metadata_props[:]
     del model.graph.value_info[:]
     model.doc_string = ""
-
-
-def _share_constants(model: onnx.ModelProto) -> None:
-    """Keep one of equal constants: every attention block brings the same large index."""
-    names: dict[tuple[int, tuple[int, ...], bytes], str] = {}
-    kept: list[onnx.TensorProto] = []
-    same: dict[str, str] = {}
-    for tensor in model.graph.initializer:
-        content = numpy_helper.to_array(tensor).tobytes()
-        same[tensor.name] = names.setdefault(
-            (tensor.data_type, tuple(tensor.dims), content), tensor.name
-        )
-        if same[tensor.name] == tensor.name:
-            kept.append(tensor)
-    for node in model.graph.node:
-        node.input[:] = [same.get(name, name) for name in node.input]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
 
 
 def _float32_softmax(model: onnx.ModelProto) -> None:

@@ -1,4 +1,4 @@
-"""The three kinds of block that bodies are made of.
+"""The blocks that bodies are made of, beside attention.
 
 Every block says how far it looks: ``reach`` is the number of low-resolution pixels beyond
 which a change of its input cannot change its output.
@@ -13,17 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paragonsr2.network.attention import WindowAttention
-from paragonsr2.network.layers import (
-    ChannelGate,
-    CollapsibleConv,
-    LayerScale,
-    RMSNorm,
-    WideContext,
-    zero_,
-)
+from paragonsr2.network.layers import CollapsibleConv, WideContext, zero_
 
-#: Largest magnitude of the values that Stream's gates scale; photographs reach it hardly ever.
+#: Largest magnitude of the values that gates scale; photographs reach it hardly ever.
 VALUE_LIMIT = 4.0
 
 
@@ -58,12 +50,13 @@ class NanoBlock(nn.Module):
 
 
 class GateBlock(nn.Module):
-    """Gated feed-forward block that sees far, because compression works in blocks of 8 to 64.
+    """Gated feed-forward block of dense 3x3 convolutions, which engines and CPUs run best.
 
-    3x3 expand to two halves; one half gathers context through a dilated 7x7 depthwise
-    convolution and is clipped to -1..1, the other to what pictures reach; the product of the
-    halves is projected by a 3x3. One block reaches ``2 + 3 * dilation`` pixels; with dilations
-    1, 2, 4 in two groups the body of Stream reaches 54 pixels to each side.
+    3x3 expand to two halves; one half is clipped to -1..1, the other to what pictures reach; the
+    product of the halves is projected by a 3x3. In Stream the first half gathers context before,
+    through a dilated 7x7 depthwise convolution, because compression works in blocks of 8 to 64:
+    one block reaches ``2 + 3 * dilation`` pixels, and with dilations 1, 2, 4 in two groups the
+    body reaches 54 pixels to each side. Without context a block reaches 2 pixels.
 
     Clipped, a block adds no more than a constant to its input. Unclipped, six products in a row
     are a polynomial of degree 64, which made 1e5 of noise, threw the loss to 1e8 while training
@@ -72,16 +65,16 @@ class GateBlock(nn.Module):
     Args:
         channels: width.
         hidden: width of each half.
-        dilation: of the context convolution.
+        dilation: of the context convolution; 0 for a block without one.
         expansion: hidden width of the trained 3x3 convolutions, as a multiple of their input.
     """
 
     def __init__(self, channels: int, hidden: int, dilation: int, expansion: int) -> None:
         super().__init__()
         self.expand = CollapsibleConv(channels, 2 * hidden, expansion=expansion)
-        self.context = WideContext(hidden, (7, 7), dilation)
+        self.context = WideContext(hidden, (7, 7), dilation) if dilation else nn.Identity()
         self.project = CollapsibleConv(hidden, channels, expansion=expansion, gain=0.1)
-        self.reach = 2 + self.context.reach
+        self.reach = 2 + 3 * dilation
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to the same shape."""
@@ -108,7 +101,8 @@ class DeployedGateBlock(nn.Module):
         super().__init__()
         expand = block.expand.collapsed()
         self.value, self.gate = _half(expand, 0), _half(expand, 1)
-        self.context = block.context.collapsed()
+        context = block.context
+        self.context = context.collapsed() if isinstance(context, WideContext) else context
         self.project = block.project.collapsed()
         self.reach = block.reach
 
@@ -130,76 +124,33 @@ def _half(conv: nn.Conv2d, which: int) -> nn.Conv2d:
     return half
 
 
-class ScaleMix(nn.Module):
-    """Depthwise context at several scales: identity, 3x3, 1x11, 11x1, each on its channels.
+class HalfResolution(nn.Module):
+    """What a body of blocks makes of its input at half resolution, without the input itself.
 
-    Source: Yu et al., "InceptionNeXt", 2024.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        part = channels // 4
-        self.part = part
-        self.square = nn.Conv2d(part, part, 3, padding=1, groups=part)
-        self.row = nn.Conv2d(part, part, (1, 11), padding=(0, 5), groups=part)
-        self.column = nn.Conv2d(part, part, (11, 1), padding=(5, 0), groups=part)
-        self.project = nn.Conv2d(channels, channels, 1)
-        self.reach = 5
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)`` to the same shape."""
-        same, square, row, column = x.split(self.part, dim=1)
-        mixed = torch.cat([same, self.square(square), self.row(row), self.column(column)], dim=1)
-        return self.project(mixed)
-
-
-class GatedFFN(nn.Module):
-    """Gated convolutional feed-forward: expand, 3x3 depthwise, multiply halves, project.
+    A quarter of the pixels to compute on and twice the view: on the same work a body can be four
+    times as wide inside. The fine detail stays in the input, which the caller adds.
 
     Args:
-        channels: width.
-        hidden: width of each half.
-        gate_window: window over which channel gating pools; 0 pools globally.
+        channels: width, a multiple of 4.
+        body: blocks from ``(B, C, H/2, W/2)`` to the same shape.
+        reach: of the body, in its own pixels.
     """
 
-    def __init__(self, channels: int, hidden: int, gate_window: int) -> None:
+    def __init__(self, channels: int, body: nn.Module, reach: int) -> None:
         super().__init__()
-        self.expand = nn.Conv2d(channels, 2 * hidden, 1)
-        self.context = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden)
-        self.channel_gate = ChannelGate(hidden, gate_window)
-        self.project = nn.Conv2d(hidden, channels, 1)
-        self.reach = 1 + self.channel_gate.reach
+        self.down = nn.Conv2d(channels, channels, 2, stride=2)
+        self.body = body
+        # Shuffling a quarter of the channels moves a quarter of the memory.
+        self.widen = nn.Conv2d(channels, channels, 1)
+        self.up = nn.Conv2d(channels // 4, channels, 1)
+        with torch.no_grad():
+            self.up.weight.mul_(0.3)
+        self.reach = 2 * reach + 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)`` to the same shape."""
-        value, gate = self.context(self.expand(x)).chunk(2, dim=1)
-        return self.project(self.channel_gate(F.silu(gate) * value))
-
-
-class ParagonBlock(nn.Module):
-    """Context at several scales, window attention, gated feed-forward; each a scaled residual.
-
-    Args:
-        channels: width.
-        hidden: width of the feed-forward halves.
-        window: side of the attention window.
-        shifted: shift the windows by half their side.
-        global_pool: channel gating pools the whole image instead of one window.
-    """
-
-    def __init__(
-        self, channels: int, hidden: int, window: int, *, shifted: bool, global_pool: bool
-    ) -> None:
-        super().__init__()
-        self.context = nn.Sequential(RMSNorm(channels), ScaleMix(channels), LayerScale(channels))
-        attention = WindowAttention(channels, window, window // 2 if shifted else 0)
-        self.attention = nn.Sequential(RMSNorm(channels), attention, LayerScale(channels))
-        ffn = GatedFFN(channels, hidden, 0 if global_pool else window)
-        self.ffn = nn.Sequential(RMSNorm(channels), ffn, LayerScale(channels))
-        self.reach = 5 + attention.reach + ffn.reach
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)`` to the same shape."""
-        x = x + self.context(x)
-        x = x + self.attention(x)
-        return x + self.ffn(x)
+        """Map ``(B, C, H, W)``, any H and W, to the same shape."""
+        height, width = x.shape[-2:]
+        even = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
+        y = self.widen(self.body(self.down(even)))
+        y = F.pixel_shuffle(y, 2)[..., :height, :width]
+        return self.up(F.leaky_relu(y, 0.1))

@@ -21,9 +21,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from paragonsr2.errors import OptionError, ScaleError
+from paragonsr2.network.attention import WindowAttention
 from paragonsr2.network.base import MagicKernelSharp2021
-from paragonsr2.network.blocks import GateBlock, NanoBlock, ParagonBlock
+from paragonsr2.network.blocks import GateBlock, HalfResolution, NanoBlock
 from paragonsr2.network.heads import ContentAwareDetailProcessor, Fuse, Upsampler
+from paragonsr2.network.layers import ChannelGate
 from paragonsr2.variants import SCALES, VARIANTS, Variant, variant_name
 
 # Context of the Gate blocks widens within each group.
@@ -31,6 +33,9 @@ GATE_DILATIONS = (1, 2, 4)
 
 # Every second Nano block, counted over the whole body, sees along lines of 9 taps, 2 apart.
 NANO_LINE, NANO_DILATION = 9, 2
+
+# The block of each group of a Paragon body that attends; the others are gated convolutions.
+ATTENDING_BLOCK = 1
 
 MAX_WINDOW = 64
 MAX_EXPANSION = 16
@@ -99,7 +104,7 @@ class Group(nn.Module):
         super().__init__()
         c = variant.channels
         first = index * variant.blocks
-        blocks: list[NanoBlock | GateBlock | ParagonBlock] = []
+        blocks: list[NanoBlock | GateBlock | WindowAttention] = []
         for i in range(variant.blocks):
             match variant.block:
                 case "nano":
@@ -108,13 +113,15 @@ class Group(nn.Module):
                 case "gate":
                     dilation = GATE_DILATIONS[i % len(GATE_DILATIONS)]
                     blocks.append(GateBlock(c, variant.ffn, dilation, expansion))
+                case "paragon" if i == ATTENDING_BLOCK:
+                    # Every second attention, counted over the whole body, shifts.
+                    shift = index % 2 * (window // 2)
+                    blocks.append(WindowAttention(c, variant.attention_width, window, shift))
                 case "paragon":
-                    # Odd blocks, counted over the whole body, shift.
-                    shifted = (first + i) % 2 == 1
-                    pool = variant.global_pool
-                    block = ParagonBlock(c, variant.ffn, window, shifted=shifted, global_pool=pool)
-                    blocks.append(block)
+                    blocks.append(GateBlock(c, variant.ffn, 0, expansion))
         self.blocks = nn.ModuleList(blocks)
+        if variant.global_pool:
+            self.blocks.append(ChannelGate(c))
         self.reach = sum(block.reach for block in blocks)
         self.checkpointing = False
 
@@ -171,7 +178,10 @@ class ParagonSR2(nn.Module):
         self.window_size = window
         self.base = MagicKernelSharp2021(scale, upsampler_alpha)
         self.conv_in = nn.Conv2d(3, c, 3)
-        groups = [Group(variant, i, window, expansion) for i in range(variant.groups)]
+        groups: list[Group | HalfResolution] = []
+        for i in range(variant.groups):
+            group = Group(variant, i, window, expansion)
+            groups.append(HalfResolution(c, group, group.reach) if variant.halved else group)
         self.groups = nn.ModuleList(groups)
         self.fuse = Fuse(c, variant.groups)
         self.gate = ContentAwareDetailProcessor(c) if variant.gated else None
@@ -184,17 +194,19 @@ class ParagonSR2(nn.Module):
         self.reach: int | None = None if variant.global_pool else max(reach, self.base.reach)
         #: Tiles are read with this margin, and from multiples of :attr:`tile_multiple`.
         self.tile_halo = variant.halo or max(reach, self.base.reach)
-        self.tile_multiple = window or 1
+        self.tile_multiple = (window or 1) * (2 if variant.halved else 1)
         # Features kept for fusion, what ONNX Runtime holds besides (as measured), the output;
         # attention scores.
         wide = c * (variant.groups + 16) + 9 * scale**2
         #: Working memory of a deployed pass, in floats per input pixel, roughly.
-        self.floats_per_pixel = wide + 2 * (c // 16) * window**2
+        heads = variant.attention_width // 32
+        self.floats_per_pixel = wide + 2 * heads * window**2 // (4 if variant.halved else 1)
 
     def set_checkpointing(self, on: bool) -> None:
         """Trade time for memory while training: recompute each block in the backward pass."""
-        for group in self.groups:
-            cast(Group, group).checkpointing = on
+        for module in self.modules():
+            if isinstance(module, Group):
+                module.checkpointing = on
 
     def paths(self, x: Tensor) -> Paths:
         """Both paths of ``(B, 3, H, W)``, unsummed: for training logs and pictures."""

@@ -76,41 +76,6 @@ class CollapsibleConv(nn.Module):
         return conv.to(self.bias.device)
 
 
-class RMSNorm(nn.Module):
-    """Root-mean-square norm over the channels of each pixel, the mean square in float32.
-
-    Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
-    """
-
-    reach = 0
-
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``(B, C, H, W)``; shape and dtype stay."""
-        wide = x.float()
-        inverse = torch.rsqrt(wide.square().mean(dim=1, keepdim=True) + self.eps)
-        return (wide * inverse).to(x.dtype) * self.weight
-
-
-class LayerScale(nn.Module):
-    """One learned factor per channel on a residual, starting small.
-
-    Source: Touvron et al., "Going deeper with image transformers", 2021.
-    """
-
-    def __init__(self, channels: int, start: float = 0.1) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.full((channels, 1, 1), start))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale ``(B, C, H, W)`` channel by channel."""
-        return x * self.weight
-
-
 class GlobalMean(nn.Module):
     """``AdaptiveAvgPool2d(1)`` as the mean over height and width, which ONNX has as ReduceMean.
 
@@ -283,33 +248,21 @@ class WideContext(DilatedDepthwise):
 
 
 class ChannelGate(nn.Module):
-    """Scale each channel by what the channel holds nearby.
+    """Scale each channel by what it holds in the whole image; 1 is neutral.
 
     Args:
         channels: width.
-        window: pool over aligned windows of this side, so that a tile whose origin falls on the
-            window equals the whole image; 0 pools over the whole image.
     Source: Hu et al., "Squeeze-and-Excitation Networks", 2018.
     """
 
-    def __init__(self, channels: int, window: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.window = window
-        self.reach = max(window - 1, 0)
-        self.pool = nn.AvgPool2d(window) if window else GlobalPool()
+        self.pool = GlobalPool()
         narrow = max(8, channels // 32 * 8)
         self.squeeze = nn.Conv2d(channels, narrow, 1)
         self.excite = nn.Conv2d(narrow, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Gate ``(B, C, H, W)``; 1 is neutral for an untrained gate."""
-        if not self.window:
-            return x * self._gate(self.pool(x))
-        # Windows that stick out of the image average over their real pixels only.
-        share = self.pool(pad_to_multiple(torch.ones_like(x[:1, :1]), self.window))
-        mean = self.pool(pad_to_multiple(x, self.window)) / share
-        gate = F.interpolate(self._gate(mean), scale_factor=float(self.window), mode="nearest")
-        return x * gate[..., : x.shape[-2], : x.shape[-1]]
-
-    def _gate(self, mean: Tensor) -> Tensor:
-        return 2.0 * torch.sigmoid(self.excite(F.leaky_relu(self.squeeze(mean), 0.1)))
+        """Gate ``(B, C, H, W)``."""
+        squeezed = F.leaky_relu(self.squeeze(self.pool(x)), 0.1)
+        return x * 2.0 * torch.sigmoid(self.excite(squeezed))

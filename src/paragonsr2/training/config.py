@@ -243,9 +243,12 @@ class DegradationConfig(_Section):
 
 
 class ScheduleConfig(_Section):
-    """Adam with linear warm-up, then cosine decay from ``lr`` to ``final_lr``."""
+    """Linear warm-up, then cosine decay from ``lr`` to ``final_lr``."""
 
     steps: Positive
+    optimizer: Literal["adam", "muon"] = Field(
+        "adam", description="muon: Muon for kernels that mix channels, Adam for the rest"
+    )
     lr: float = Field(1e-3, gt=0.0)
     final_lr: float = Field(1e-6, ge=0.0)
     warmup: int = Field(500, ge=0)

@@ -34,6 +34,7 @@ from paragonsr2.training.machine import (
     mixed_precision,
     out_of_memory,
 )
+from paragonsr2.training.optimizer import build_optimizers
 from paragonsr2.training.prefetch import prefetch
 from paragonsr2.training.report import write_report
 from paragonsr2.training.start import start_from
@@ -109,15 +110,10 @@ class Trainer:
         self.ema = Ema(self.network, config.schedule.ema)
         with self.accelerator.main_process_first():  # one process fetches, the others find it
             self.loss = GeneratorLosses(config.loss, self.accelerator.device, log)
-        optimizer = torch.optim.Adam(
-            self.network.parameters(),
-            lr=config.schedule.lr,
-            betas=config.schedule.betas,
-            fused=True,
-        )
+        optimizers = build_optimizers(self.network, config.schedule)
         if config.run.compile:
             self.network.compile()
-        self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
+        self.model, *self.optimizers = self.accelerator.prepare(self.network, *optimizers)
         self.opponent = build_opponent(config, self.accelerator)
         self.step, self.best = 0, -math.inf
         self.sums: dict[str, Tensor] = {}
@@ -249,8 +245,9 @@ class Trainer:
         """
         schedule = self.config.schedule
         rate = learning_rate(schedule, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         parts = list(zip(lr.chunk(schedule.accumulate), hr.chunk(schedule.accumulate), strict=True))
         terms, generated = self._train_generator(parts)
         if self.opponent is not None and self.step >= self._opponent_starts:
@@ -279,10 +276,11 @@ class Trainer:
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
         self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.schedule.clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         # Now, not before the next pass: the opponent needs the memory, and accelerate would have
         # the loss scaler look at them again in the opponent's step.
-        self.optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         return sums, generated
 
     def _gradients_shared(self, shared: bool) -> AbstractContextManager[None]:
@@ -337,7 +335,7 @@ class Trainer:
         for count in range(whole // 2, 0, -1):
             if whole % count:
                 continue
-            self.optimizer.zero_grad(set_to_none=True)
+            self.network.zero_grad(set_to_none=True)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             try:
@@ -443,7 +441,7 @@ class Trainer:
             "sums": self.sums,
             "network": self.network.state_dict(),
             "ema": self.ema.values,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "opponent": self.opponent.state_dict() if self.opponent is not None else None,
             "scaler": scaler.state_dict() if (scaler := self.accelerator.scaler) else None,
         }
@@ -459,7 +457,8 @@ class Trainer:
             self.network.load_state_dict(state["network"])
             self.ema.values = state["ema"]
             self.sums = state["sums"]
-            self.optimizer.load_state_dict(state["optimizer"])
+            for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(stored)
             if self.opponent is not None:
                 self.opponent.load_state_dict(state["opponent"])
             if self.accelerator.scaler is not None:

@@ -19,6 +19,8 @@ STATE_FILE = "last.state"
 BEST_FILE = "best.safetensors"
 #: Files of a run's folder that go with a packed state.
 RECORDS = (BEST_FILE, TRAINING_FILE, VALIDATION_FILE)
+# What optimisers remember of each parameter.
+_MOMENTS = {"exp_avg", "exp_avg_sq", "momentum"}
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
@@ -54,8 +56,8 @@ def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
 def pack(folder: Path, files: Sequence[str] = RECORDS) -> bytes:
     """The state of the run in ``folder`` in one small file, with its records and best weights.
 
-    Adam's moments are rounded to bfloat16, which halves them: a run that goes on from here is
-    as good as the uninterrupted one, but not the same to the bit.
+    The optimisers' moments are rounded to bfloat16, which halves them: a run that goes on from
+    here is as good as the uninterrupted one, but not the same to the bit.
 
     Args:
         folder: of the run.
@@ -65,9 +67,10 @@ def pack(folder: Path, files: Sequence[str] = RECORDS) -> bytes:
         TrainingError: there is no readable state.
     """
     state = read_state(folder / STATE_FILE)
-    for moments in state["optimizer"]["state"].values():
-        for name in ("exp_avg", "exp_avg_sq"):
-            moments[name] = moments[name].bfloat16()
+    for optimizer in state["optimizers"]:
+        for moments in optimizer["state"].values():
+            for name in _MOMENTS & moments.keys():
+                moments[name] = moments[name].bfloat16()
     state["files"] = {
         name: torch.frombuffer(bytearray((folder / name).read_bytes()), dtype=torch.uint8)
         for name in files

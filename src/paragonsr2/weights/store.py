@@ -20,6 +20,7 @@ from torch import Tensor
 
 from paragonsr2.errors import OptionError, WeightsError
 from paragonsr2.files import write_atomic
+from paragonsr2.network.attention import WINDOW_KEY
 from paragonsr2.network.generator import ALPHA_KEY, ParagonSR2, build, read_alpha
 from paragonsr2.variants import ARCH_PREFIX, SCALES, VARIANTS, variant_name
 
@@ -317,8 +318,8 @@ def _infer_alpha(state: State, told: float | None) -> float:
 
 
 def _infer_window(state: State) -> int:
-    tables = [value for key, value in state.items() if key.endswith("bias_table")]
-    return (math.isqrt(tables[0].shape[0]) + 1) // 2 if tables else 0
+    carried = [int(value) for key, value in state.items() if key.endswith(WINDOW_KEY)]
+    return carried[0] if carried else 0
 
 
 def _infer_expansion(state: State) -> int:
