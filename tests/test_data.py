@@ -155,6 +155,29 @@ def test_paired_folders_are_used_as_they_are(folder, form, storage):
             assert np.abs(small.astype(int) - wanted)[3:-3, 3:-3].mean() < 8
 
 
+@pytest.mark.parametrize("storage", ["memory", "mapped", "files"])
+def test_pictures_may_be_taken_at_half_their_size(folder, storage):
+    both = f'data.train=["{folder}/train", {{path="{folder}/train", shrink=2}}]'
+    sampler, lines = prepared(folder, both, "data.patch=12", f"data.storage={storage}")
+    assert lines[0].startswith("training on 6 of 6")
+    whole, half = sampler.pictures[0], sampler.pictures[3]
+    assert whole.name == half.name
+    assert half.size == (whole.size[0] // 2, whole.size[1] // 2)
+    _, hr = half.crop(0, 0, *half.size)
+    with Image.open(folder / "train" / whole.name) as image:
+        box = (0, 0, 80, 60)
+        small = np.asarray(image.resize((40, 30), Image.Resampling.LANCZOS, box=box))
+    np.testing.assert_array_equal(hr, small)
+
+
+def test_a_shrunk_picture_that_is_validated_on_is_told(folder):
+    known = f'data.train=[{{path="{folder}/val", shrink=2}}]'
+    _, lines = prepared(folder, known, "data.patch=8")
+    assert any("trained on, too" in line for line in lines)
+    with pytest.raises(ConfigError, match="cannot be shrunk"):
+        prepared(folder, f'data.train=[{{path="{folder}/val", lr="{folder}/val", shrink=2}}]')
+
+
 def test_partners_that_are_missing_or_of_a_wrong_size_are_left_out(folder):
     paired(folder)
     (folder / "lr" / "sub" / "1x2.png").unlink()

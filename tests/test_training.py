@@ -493,7 +493,7 @@ def test_muon_steps_in_every_direction_alike(shape):
     kernel = torch.nn.Parameter(torch.zeros(*shape, 3, 3))
     kernel.grad = torch.randn_like(kernel)
     Muon([kernel], lr=0.5).step()
-    assert kernel.detach().square().mean().sqrt() == pytest.approx(0.5 * 0.2, rel=0.2)
+    assert kernel.detach().square().mean().sqrt() == pytest.approx(0.5 * 0.2, rel=0.3)
     assert (kernel.detach() * kernel.grad).sum() < 0
 
 

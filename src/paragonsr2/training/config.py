@@ -71,11 +71,22 @@ class Folder(_Section):
     path: Path = Field(description="high-resolution pictures")
     lr: Path | None = Field(None, description="their low-resolution partners, by the same names")
     weight: Weight = Field(1.0, description="how often one pixel of this folder is drawn")
+    shrink: Annotated[int, Field(ge=1, le=8)] = Field(
+        1,
+        description="take the pictures at 1/shrink of their size: at 2, JPEG and lossy WebP have "
+        "as much detail in colour as in brightness",
+    )
+
+    @model_validator(mode="after")
+    def _partners_keep_their_size(self) -> Self:
+        if self.lr is not None and self.shrink > 1:
+            raise PydanticCustomError("shrink", "pictures with partners cannot be shrunk")
+        return self
 
     @property
     def name(self) -> str:
         """Of the folder, without its parents."""
-        return self.path.name
+        return self.path.name if self.shrink == 1 else f"{self.path.name} at 1/{self.shrink}"
 
 
 def _as_table(value: Any) -> Any:

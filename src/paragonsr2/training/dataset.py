@@ -65,7 +65,7 @@ def prepare(
     log(f"training on {report.line()}")
     degradation: Degradation | None = None
     val = _validation_pairs(data.val, scale, _cache(config), _threads(config))
-    seen = {picture.digest for picture in pictures}
+    seen = {picture.digest.partition("_")[0] for picture in pictures}  # shrunk or not
     if known := [pair.name for pair in val if pair.digest in seen]:
         log(f"{len(known)} validation images are trained on, too ({known[0]}): scores will flatter")
     if settings.kind == "codec":

@@ -49,11 +49,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Source:
-    """A file to train on, with its low-resolution partner if it has one."""
+    """A file to train on, with its low-resolution partner if it has one.
+
+    ``shrink`` is how many times smaller than the file the picture is.
+    """
 
     path: Path
     lr: Path | None = None
     weight: float = 1.0
+    shrink: int = 1
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,8 @@ def list_sources(folder: Folder, scale: int) -> tuple[list[Source], list[Problem
     """
     files = list_images(folder.path)
     if folder.lr is None:
-        return [Source(path, weight=folder.weight) for path in files], []
+        shrink = folder.shrink
+        return [Source(path, weight=folder.weight, shrink=shrink) for path in files], []
     partners = {_stem(path, folder.lr): path for path in list_images(folder.lr)}
     sources: list[Source] = []
     problems: list[Problem] = []
@@ -153,8 +158,8 @@ def _stem(path: Path, folder: Path) -> str:
     return path.relative_to(folder).with_suffix("").as_posix()
 
 
-def decode(content: bytes) -> Pixels8:
-    """Decode with Pillow to ``(H, W, 3)`` uint8.
+def decode(content: bytes, shrink: int = 1) -> Pixels8:
+    """Decode with Pillow to ``(H, W, 3)`` uint8, ``shrink`` times smaller than the file.
 
     Raises:
         ValueError: it is no picture, damaged, or of a kind that 8 bit cannot hold.
@@ -163,7 +168,12 @@ def decode(content: bytes) -> Pixels8:
         with Image.open(io.BytesIO(content)) as image:
             if image.mode[0] in "IF":
                 raise ValueError(f"mode {image.mode}; convert it to 8 bit")
-            return np.asarray(image.convert("RGB"))
+            rgb = image.convert("RGB")
+            if shrink > 1:
+                size = (rgb.width // shrink, rgb.height // shrink)
+                box = (0, 0, size[0] * shrink, size[1] * shrink)
+                rgb = rgb.resize(size, Image.Resampling.LANCZOS, box=box)
+            return np.asarray(rgb)
     except Exception as error:  # a hostile file can make a decoder raise anything
         raise ValueError(str(error) or type(error).__name__) from error
 
@@ -190,7 +200,7 @@ class FilePicture:
             TrainingError: the file has changed or gone since it was checked.
         """
         try:
-            hr = decode(self.source.path.read_bytes())
+            hr = decode(self.source.path.read_bytes(), self.source.shrink)
             given = decode(self.source.lr.read_bytes()) if self.source.lr else None
         except (OSError, ValueError) as error:
             raise TrainingError(f"{self.source.path} was readable before: {error}") from error
@@ -234,7 +244,7 @@ class Store:
             partner = source.lr.read_bytes() if source.lr else None
         except OSError as error:
             raise _Rejected("unreadable", error.strerror or str(error)) from error
-        digest = _digest(content, partner)
+        digest = _digest(content, partner, source.shrink)
         stem = self.cache / "pictures" / f"{digest}_x{self.scale}"
         hr_path, lr_path = stem.with_suffix(".hr.npy"), stem.with_suffix(".lr.npy")
         if self.storage == "mapped":
@@ -242,7 +252,7 @@ class Store:
             if hr is not None and lr is not None:
                 self._check_size(hr)
                 return self._pair(source, hr, lr, digest)
-        hr, lr = self._decode(content, partner)
+        hr, lr = self._decode(content, partner, source.shrink)
         self._check_size(hr)
         if self.storage == "files":
             size = (hr.shape[0] // self.scale, hr.shape[1] // self.scale)
@@ -267,10 +277,12 @@ class Store:
         given = source.lr is not None
         return Pair(source.path.name, hr, lr, source.weight, given, digest)
 
-    def _decode(self, content: bytes, partner: bytes | None) -> tuple[Pixels8, Pixels8 | None]:
+    def _decode(
+        self, content: bytes, partner: bytes | None, shrink: int
+    ) -> tuple[Pixels8, Pixels8 | None]:
         """HR cropped to a multiple of the scale, and LR if it is given."""
         try:
-            hr = decode(content)
+            hr = decode(content, shrink)
             lr = decode(partner) if partner is not None else None
         except ValueError as error:
             raise _Rejected("unreadable", str(error)) from error
@@ -293,11 +305,11 @@ class Store:
             )
 
 
-def _digest(content: bytes, partner: bytes | None) -> str:
+def _digest(content: bytes, partner: bytes | None, shrink: int) -> str:
     digest = hashlib.blake2b(content, digest_size=16)
     if partner is not None:
         digest.update(hashlib.blake2b(partner).digest())
-    return digest.hexdigest()
+    return digest.hexdigest() + (f"_{shrink}" if shrink > 1 else "")
 
 
 def read_array(path: Path) -> Pixels8 | None:
@@ -326,7 +338,7 @@ def choose_storage(sources: Sequence[Source], scale: int, limit_gb: float) -> St
     def pixels(source: Source) -> int:
         try:
             with Image.open(source.path) as image:
-                return image.width * image.height
+                return image.width * image.height // source.shrink**2
         except Exception:  # reported when it is decoded
             return 0
 
