@@ -178,6 +178,20 @@ def test_a_shrunk_picture_that_is_validated_on_is_told(folder):
         prepared(folder, f'data.train=[{{path="{folder}/val", lr="{folder}/val", shrink=2}}]')
 
 
+def test_pictures_are_drawn_beside_the_others(folder):
+    sampler, lines = prepared(folder, "data.drawn=8", "data.drawn_weight=0.5")
+    assert lines[0].startswith("training on 11 of 11")
+    drawn = sampler.pictures[3:]
+    assert len({picture.hr.tobytes() for picture in drawn}) == 8
+    again, _ = prepared(folder, "data.drawn=8", "data.drawn_weight=0.5")
+    for one, other in zip(drawn, again.pictures[3:], strict=True):
+        np.testing.assert_array_equal(one.hr, other.hr)
+        np.testing.assert_array_equal(one.lr, shrink(one.hr, 2))
+        assert one.weight == 0.5
+    other, _ = prepared(folder, "data.drawn=8", "run.seed=1")
+    assert not np.array_equal(other.pictures[3].hr, drawn[0].hr)
+
+
 def test_partners_that_are_missing_or_of_a_wrong_size_are_left_out(folder):
     paired(folder)
     (folder / "lr" / "sub" / "1x2.png").unlink()

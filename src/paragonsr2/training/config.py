@@ -112,6 +112,10 @@ class DataConfig(_Section):
     )
     val: FolderOrPath = Field(description="pictures to validate on; never trained on")
     lr: Path | None = Field(None, description="low-resolution partners of the only train folder")
+    drawn: int = Field(
+        0, ge=0, description="pictures of text, shapes and curves that are drawn to train on"
+    )
+    drawn_weight: Weight = Field(1.0, description="how often one pixel of these is drawn")
     patch: Positive = Field(48, description="side of a crop in low-resolution pixels")
     batch: Positive = Field(16, description="crops per step, over all processes")
     grow: list[Growth] = Field([], description="larger batches and crops later, by ascending step")

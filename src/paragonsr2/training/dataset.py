@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paragonsr2.errors import TrainingError
+from paragonsr2.measure.quality import shrink
 from paragonsr2.training.clip_cache import ClipCache
 from paragonsr2.training.config import Folder, TrainConfig
 from paragonsr2.training.data import CropSampler, Degradation, Pair, Picture
 from paragonsr2.training.degradations import MARGIN, BlindDegradation
+from paragonsr2.training.drawn import draw_picture
 from paragonsr2.training.pictures import (
     Report,
     Store,
@@ -46,7 +48,7 @@ def prepare(
     ``run.output``. Validation pictures must all be good, or scores could not be compared.
 
     Raises:
-        MissingExtraError: the degradation needs a library that is not installed.
+        MissingExtraError: the degradation, or drawing, needs a library that is not installed.
         TrainingError: nothing to train on, a bad validation picture, or an encoder that is
             missing.
         OutputError: the report or the cache cannot be written.
@@ -103,8 +105,12 @@ def _training_pictures(config: TrainConfig, processes: Processes) -> tuple[list[
     store = Store(scale, storage, _cache(config), data.cache_lr, least)
     pictures, rejected = load_pictures(sources, store, _threads(config))
     problems += rejected
+    for index in range(data.drawn):
+        hr = draw_picture(index, config.run.seed)
+        pair = Pair(f"drawn {index}", hr, shrink(hr, scale), data.drawn_weight)
+        pictures.append(pair)
     area = sum(height * width for height, width in (picture.size for picture in pictures))
-    found = len(sources) + len(problems) - len(rejected)
+    found = len(sources) + len(problems) - len(rejected) + data.drawn
     report = Report(found, len(pictures), area * scale**2 / 1e6, storage, problems)
     return pictures, report
 
