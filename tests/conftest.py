@@ -61,7 +61,9 @@ def small(
     """
     torch.manual_seed(3)
     row = VARIANTS[variant]
-    row = replace(row, groups=groups or (2 if row.window else 1), blocks=blocks)
+    groups = groups or (2 if row.window else 1)
+    attending = tuple(range(groups)) if row.window else ()
+    row = replace(row, groups=groups, blocks=blocks, attending=attending)
     return stirred(ParagonSR2(row, scale), 0.02 if row.window else 0.05)
 
 

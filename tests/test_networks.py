@@ -129,7 +129,7 @@ def test_padding_does_not_leak_into_attention(make_small):
 
 
 def test_a_window_goes_with_the_weights(make_small):
-    row = replace(VARIANTS["photo"], groups=1, blocks=2)
+    row = replace(VARIANTS["photo"], groups=1, blocks=2, attending=(0,))
     state = make_small("photo", groups=1).state_dict()
     with pytest.raises(OptionError, match="window_size 16, the network of 8"):
         ParagonSR2(row, 2, window_size=8).load_state_dict(state)

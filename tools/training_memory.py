@@ -74,7 +74,8 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     for variant in ("realtime", "stream", "photo", "pro"):
         config = load_config(ROOT / "configs" / f"{variant}_x2_fidelity.toml")
-        net, patch, batch = config.network, config.data.patch, config.data.batch
+        net = config.network
+        batch, patch = config.data.crops_at(config.schedule.steps)
         weights = sum(p.numel() for p in build(variant, 2, expansion=net.expansion).parameters())
         for again in (False, True):
             small = activations(variant, net.scale, net.expansion, again=again)

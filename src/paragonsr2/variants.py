@@ -26,8 +26,8 @@ class Variant:
         blocks: blocks per group.
         gated: whether a gate map scales the deep features.
         staged: upsample x4 and x8 in x2 steps with a convolution between.
-        halved: each group works at half resolution.
-        window: side of the attention window in pixels of its group; 0 without attention.
+        attending: groups that attend, at half resolution, in one of their blocks.
+        window: side of the attention window in pixels of half resolution; 0 without attention.
         attention_width: of queries, keys and values; 0 without attention.
         global_pool: each group ends in a channel gate that pools the whole image.
         ffn: hidden width of the gated feed-forward part; 0 without one.
@@ -45,7 +45,7 @@ class Variant:
     blocks: int
     gated: bool
     staged: bool
-    halved: bool
+    attending: tuple[int, ...]
     window: int
     attention_width: int
     global_pool: bool
@@ -61,27 +61,27 @@ class Variant:
 VARIANTS: dict[str, Variant] = {
     "realtime": Variant(
         block="nano", channels=16, groups=2, blocks=3, gated=False, staged=False,
-        halved=False, window=0, attention_width=0, global_pool=False, ffn=0, halo=0, budget=18,
+        attending=(), window=0, attention_width=0, global_pool=False, ffn=0, halo=0, budget=18,
         critic_feat=32, critic_mult=(1, 2, 2), perceptual_alpha=(0.3, 0.6),
         purpose="video, anime; integrated GPUs, mobile",
     ),
     "stream": Variant(
         block="gate", channels=32, groups=2, blocks=3, gated=True, staged=False,
-        halved=False, window=0, attention_width=0, global_pool=False, ffn=32, halo=0, budget=200,
+        attending=(), window=0, attention_width=0, global_pool=False, ffn=32, halo=0, budget=200,
         critic_feat=32, critic_mult=(1, 2, 2), perceptual_alpha=(0.0, 0.0),
         purpose="compressed video",
     ),
     "photo": Variant(
         block="paragon", channels=64, groups=4, blocks=4, gated=True, staged=True,
-        halved=True, window=16, attention_width=32, global_pool=False, ffn=32, halo=32,
+        attending=(1, 3), window=16, attention_width=32, global_pool=False, ffn=8, halo=32,
         budget=900,
         critic_feat=64, critic_mult=(1, 2, 4, 8), perceptual_alpha=(0.3, 0.6),
         purpose="photographs",
     ),
     "pro": Variant(
         block="paragon", channels=96, groups=6, blocks=6, gated=True, staged=True,
-        halved=False, window=16, attention_width=96, global_pool=True, ffn=40, halo=32,
-        budget=4000,
+        attending=(0, 1, 2, 3, 4, 5), window=16, attention_width=96, global_pool=True, ffn=40,
+        halo=32, budget=4000,
         critic_feat=64, critic_mult=(1, 2, 4, 8), perceptual_alpha=(0.3, 0.6),
         purpose="archive, offline",
     ),

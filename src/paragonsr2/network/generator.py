@@ -34,7 +34,8 @@ GATE_DILATIONS = (1, 2, 4)
 # Every second Nano block, counted over the whole body, sees along lines of 9 taps, 2 apart.
 NANO_LINE, NANO_DILATION = 9, 2
 
-# The block of each group of a Paragon body that attends; the others are gated convolutions.
+# The block that attends, in those groups of a Paragon body that do; all others are gated
+# convolutions.
 ATTENDING_BLOCK = 1
 
 MAX_WINDOW = 64
@@ -104,7 +105,7 @@ class Group(nn.Module):
         super().__init__()
         c = variant.channels
         first = index * variant.blocks
-        blocks: list[NanoBlock | GateBlock | WindowAttention] = []
+        blocks: list[NanoBlock | GateBlock | HalfResolution] = []
         for i in range(variant.blocks):
             match variant.block:
                 case "nano":
@@ -113,12 +114,13 @@ class Group(nn.Module):
                 case "gate":
                     dilation = GATE_DILATIONS[i % len(GATE_DILATIONS)]
                     blocks.append(GateBlock(c, variant.ffn, dilation, expansion))
-                case "paragon" if i == ATTENDING_BLOCK:
-                    # Every second attention, counted over the whole body, shifts.
-                    shift = index % 2 * (window // 2)
-                    blocks.append(WindowAttention(c, variant.attention_width, window, shift))
+                case "paragon" if i == ATTENDING_BLOCK and index in variant.attending:
+                    # Every second attention shifts.
+                    shift = variant.attending.index(index) % 2 * (window // 2)
+                    attention = WindowAttention(c, variant.attention_width, window, shift)
+                    blocks.append(HalfResolution(c, attention, attention.reach))
                 case "paragon":
-                    blocks.append(GateBlock(c, variant.ffn, 0, expansion))
+                    blocks.append(GateBlock(c, variant.ffn, 1, expansion))
         self.blocks = nn.ModuleList(blocks)
         if variant.global_pool:
             self.blocks.append(ChannelGate(c))
@@ -178,10 +180,7 @@ class ParagonSR2(nn.Module):
         self.window_size = window
         self.base = MagicKernelSharp2021(scale, upsampler_alpha)
         self.conv_in = nn.Conv2d(3, c, 3)
-        groups: list[Group | HalfResolution] = []
-        for i in range(variant.groups):
-            group = Group(variant, i, window, expansion)
-            groups.append(HalfResolution(c, group, group.reach) if variant.halved else group)
+        groups = [Group(variant, i, window, expansion) for i in range(variant.groups)]
         self.groups = nn.ModuleList(groups)
         self.fuse = Fuse(c, variant.groups)
         self.gate = ContentAwareDetailProcessor(c) if variant.gated else None
@@ -194,19 +193,19 @@ class ParagonSR2(nn.Module):
         self.reach: int | None = None if variant.global_pool else max(reach, self.base.reach)
         #: Tiles are read with this margin, and from multiples of :attr:`tile_multiple`.
         self.tile_halo = variant.halo or max(reach, self.base.reach)
-        self.tile_multiple = (window or 1) * (2 if variant.halved else 1)
+        # Attention works at half resolution, so a window is twice as wide here.
+        self.tile_multiple = 2 * window or 1
         # Features kept for fusion, what ONNX Runtime holds besides (as measured), the output;
         # attention scores.
         wide = c * (variant.groups + 16) + 9 * scale**2
         #: Working memory of a deployed pass, in floats per input pixel, roughly.
         heads = variant.attention_width // 32
-        self.floats_per_pixel = wide + 2 * heads * window**2 // (4 if variant.halved else 1)
+        self.floats_per_pixel = wide + 2 * heads * window**2 // 4
 
     def set_checkpointing(self, on: bool) -> None:
         """Trade time for memory while training: recompute each block in the backward pass."""
-        for module in self.modules():
-            if isinstance(module, Group):
-                module.checkpointing = on
+        for group in self.groups:
+            cast(Group, group).checkpointing = on
 
     def paths(self, x: Tensor) -> Paths:
         """Both paths of ``(B, 3, H, W)``, unsummed: for training logs and pictures."""
