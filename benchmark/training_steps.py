@@ -30,7 +30,6 @@ from paragonsr2.measure.speed import matrix_peak
 from paragonsr2.network.generator import build
 from paragonsr2.training.config import load_config
 from paragonsr2.training.loop import Trainer
-from paragonsr2.training.machine import multiplies_bfloat16
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "results" / "speed" / "training_steps.json"
@@ -43,7 +42,6 @@ RUNS = {
     "photo_x2_fidelity": 6,
     "realtime_x2_perceptual": 3,
 }
-PRECISIONS = ("fp32", "bf16") if multiplies_bfloat16() else ("fp32",)
 #: Processes for each of the two trees, in turn.
 TURNS = 3
 
@@ -84,12 +82,19 @@ def in_a_process(root: Path, name: str, precision: str) -> float:
     return float(done.stdout)
 
 
+def _bfloat16() -> bool:
+    # The older tree, in whose processes this file runs as well, may not have it.
+    from paragonsr2.training.machine import multiplies_bfloat16
+
+    return multiplies_bfloat16()
+
+
 def measure(name: str, before: Path | None) -> dict[str, object]:
     """One row of the result: this tree and the other in turn."""
     config = load_config(ROOT / "configs" / f"{name}.toml")
     trees = {"seconds_per_step": ROOT, **({"seconds_before": before} if before else {})}
     row: dict[str, object] = {"configuration": name, "batch": 8, "patch": 48}
-    for precision in PRECISIONS:
+    for precision in ("fp32", "bf16") if _bfloat16() else ("fp32",):
         taken: dict[str, list[float]] = {key: [] for key in trees}
         for _ in range(TURNS):
             for key, tree in trees.items():
@@ -126,7 +131,7 @@ def main() -> None:
     about = {
         "threads": 1,
         "before": options.before or "",
-        "bfloat16": multiplies_bfloat16(),
+        "bfloat16": _bfloat16(),
         "matrix_peak_gflops": round(matrix_peak() / 1e9, 1),
     }
     write_result(RESULT, {**about, "rows": rows})

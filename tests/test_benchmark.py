@@ -217,18 +217,13 @@ def test_the_stand_in_is_gone_afterwards(spandrel):
     assert "torchvision" not in sys.modules or hasattr(sys.modules["torchvision"], "__version__")
 
 
-@pytest.mark.parametrize("variant", ["realtime", "stream"])
+@pytest.mark.parametrize("variant", ["realtime", "stream", "photo"])
 def test_uncollapsed_is_the_same_network(variant):
     network = stirred(build(variant, 2), 0.02).double()
     x = torch.rand(1, 3, 13, 17, dtype=torch.float64)
     with torch.no_grad():
         expected = network(x)
         torch.testing.assert_close(peers.uncollapsed(network).double()(x), expected)
-
-
-def test_only_collapsible_networks_have_a_trained_form():
-    assert trained_form("realtime", SIZE)
-    assert trained_form("photo", SIZE) is None
 
 
 def test_tables_of_peers_are_checked(tmp_path):

@@ -27,7 +27,6 @@ from paragonsr2.measure.peers import (
 )
 from paragonsr2.measure.speed import Timing, matrix_peak, noise_inputs, time_side_by_side
 from paragonsr2.network.generator import build
-from paragonsr2.network.layers import CollapsibleConv
 from paragonsr2.pixels.arrays import FloatNCHW
 
 _UNCOLLAPSED = "not collapsed"
@@ -113,9 +112,7 @@ def compare(
     for one in ours:
         for engine, run in one.runs.items():
             runs[_key(one.name, engine)] = run
-        trained = trained_form(one.variant, size)
-        if trained is not None:
-            runs[_key(one.name, _UNCOLLAPSED)] = open_onnx(trained)
+        runs[_key(one.name, _UNCOLLAPSED)] = open_onnx(trained_form(one.variant, size))
     for name, run in runs.items():
         seconds[name] = _seconds(run, x)
     not_timed: list[dict[str, str]] = []
@@ -141,15 +138,12 @@ def compare(
     return _told(ours, peers, size, timings, not_timed, peak, patience)
 
 
-def trained_form(variant: str, size: Size) -> bytes | None:
-    """The graph of a variant at x2 that runs its branches one by one; None if it has none.
+def trained_form(variant: str, size: Size) -> bytes:
+    """The graph of a variant at x2 that runs its branches one by one.
 
     Random weights, which cost the same time.
     """
-    network = build(variant, 2)
-    if not any(isinstance(module, CollapsibleConv) for module in network.modules()):
-        return None
-    return to_onnx(uncollapsed(network), size.height, size.width)
+    return to_onnx(uncollapsed(build(variant, 2)), size.height, size.width)
 
 
 def _key(name: str, engine: str) -> str:
