@@ -188,6 +188,8 @@ def test_pictures_are_drawn_beside_the_others(folder):
         np.testing.assert_array_equal(one.hr, other.hr)
         np.testing.assert_array_equal(one.lr, shrink(one.hr, 2))
         assert one.weight == 0.5
+    with pytest.raises(TrainingError, match="60 pixels a side"):
+        prepared(folder, "data.drawn=8", "network.scale=8", "data.patch=64")
     other, _ = prepared(folder, "data.drawn=8", "run.seed=1")
     assert not np.array_equal(other.pictures[3].hr, drawn[0].hr)
 

@@ -13,7 +13,7 @@ from paragonsr2.training.clip_cache import ClipCache
 from paragonsr2.training.config import Folder, TrainConfig
 from paragonsr2.training.data import CropSampler, Degradation, Pair, Picture
 from paragonsr2.training.degradations import MARGIN, BlindDegradation
-from paragonsr2.training.drawn import draw_picture
+from paragonsr2.training.drawn import SIDE, draw_picture
 from paragonsr2.training.pictures import (
     Report,
     Store,
@@ -105,6 +105,11 @@ def _training_pictures(config: TrainConfig, processes: Processes) -> tuple[list[
     store = Store(scale, storage, _cache(config), data.cache_lr, least)
     pictures, rejected = load_pictures(sources, store, _threads(config))
     problems += rejected
+    if data.drawn and SIDE // scale < least:
+        raise TrainingError(
+            f"drawn pictures have {SIDE // scale} pixels a side in low resolution, and crops need "
+            f"{least}; lower data.patch, or set data.drawn = 0"
+        )
     for index in range(data.drawn):
         hr = draw_picture(index, config.run.seed)
         pair = Pair(f"drawn {index}", hr, shrink(hr, scale), data.drawn_weight)
