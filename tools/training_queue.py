@@ -1,4 +1,4 @@
-"""Train a queue of runs, one after the other, over many sessions and machines.
+"""Train a queue of runs, one after the other, over many days and machines.
 
     python tools/training_queue.py training_state/queue.toml
 
