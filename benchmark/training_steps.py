@@ -4,10 +4,10 @@
 
 Writes ``results/speed/training_steps.json``: the median processor time of a few steps after a
 warm-up, on random pictures and one thread, in float32 and, where the CPU has instructions for
-it, in bfloat16, and the share that its
-multiply-adds have of what the machine does in a large float32 matrix product. Processor time does
-not count what other programs take. With ``--before`` an older commit is measured in turn with this
-one, each in processes of its own. Loading is measured by ``benchmark/loader.py``.
+it, in bfloat16; and the share that its multiply-adds have of what the machine does in a large
+float32 matrix product. Processor time does not count what other programs take. With ``--before``
+an older commit is measured in turn with this one, each in processes of its own. Loading is
+measured by ``benchmark/loader.py``.
 """
 
 from __future__ import annotations

@@ -14,6 +14,9 @@ from paragonsr2.network.layers import DilatedDepthwise, pad_to_multiple
 #: End of the keys under which states carry their window.
 WINDOW_KEY = "._extra_state"
 
+#: Width of one head.
+HEAD_DIM = 32
+
 # Added to the score of a padded pixel: far below any real score, yet finite in float16.
 MASKED = -1.0e4
 
@@ -28,19 +31,16 @@ class WindowAttention(nn.Module):
 
     Args:
         channels: of the features.
-        width: of queries, keys and values, a multiple of ``head_dim``.
+        width: of queries, keys and values, a multiple of :data:`HEAD_DIM`.
         window: side of a window in pixels.
         shift: pixels by which the window grid starts before the image; 0 or ``window // 2``.
-        head_dim: width of one head.
     Source: Liu et al., "Swin Transformer", 2021; position: Dong et al., "CSWin Transformer", 2022.
     """
 
-    def __init__(
-        self, channels: int, width: int, window: int, shift: int, head_dim: int = 32
-    ) -> None:
+    def __init__(self, channels: int, width: int, window: int, shift: int) -> None:
         super().__init__()
         self.window, self.shift = window, shift
-        self.heads, self.head_dim = width // head_dim, head_dim
+        self.heads = width // HEAD_DIM
         self.reach = window - 1
         self.qkv = nn.Conv2d(channels, 3 * width, 1)
         self.position = DilatedDepthwise(width, (3, 3), 1)
@@ -76,7 +76,7 @@ class WindowAttention(nn.Module):
     def attend(self, qkv: Tensor) -> Tensor:
         """Attention alone, of ``(B, 3 * width, H, W)``, any H and W, to ``(B, width, H, W)``."""
         batch, _, height, width = qkv.shape
-        w, s, heads, dim = self.window, self.shift, self.heads, self.head_dim
+        w, s, heads, dim = self.window, self.shift, self.heads, HEAD_DIM
         padded = pad_to_multiple(qkv, w, before=s)
         padded_h, padded_w = padded.shape[-2:]
         # N windows, h heads, T pixels per window, D per head

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from paragonsr2.errors import OptionError, ScaleError
-from paragonsr2.network.attention import WindowAttention
+from paragonsr2.network.attention import HEAD_DIM, WindowAttention
 from paragonsr2.network.base import MagicKernelSharp2021
 from paragonsr2.network.blocks import GateBlock, HalfResolution, NanoBlock
 from paragonsr2.network.heads import ContentAwareDetailProcessor, Fuse, Upsampler
@@ -199,7 +199,7 @@ class ParagonSR2(nn.Module):
         # attention scores.
         wide = c * (variant.groups + 16) + 9 * scale**2
         #: Working memory of a deployed pass, in floats per input pixel, roughly.
-        heads = variant.attention_width // 32
+        heads = variant.attention_width // HEAD_DIM
         self.floats_per_pixel = wide + 2 * heads * window**2 // 4
 
     def set_checkpointing(self, on: bool) -> None:
