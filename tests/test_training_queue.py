@@ -128,3 +128,16 @@ def test_a_packed_state_is_small_and_hostile_ones_are_refused(repository, monkey
     with pytest.raises(TrainingError, match="outside"):
         unpack(packed, tmp_path / "out")
     assert not (tmp_path / "outside").exists()
+
+
+def test_one_run_of_a_queue_can_be_trained_beside_the_others(repository):
+    for name in ("first", "second"):
+        text = CONFIG.format(steps=2).replace("runs/small", f"runs/{name}")
+        (repository / f"{name}.toml").write_text(text)
+    commit(repository)
+    queue = repository / "queue.toml"
+    queue.write_text('[[run]]\nconfig = "first.toml"\n[[run]]\nconfig = "second.toml"\n')
+    with pytest.raises(ConfigError, match="no run third; it has first, second"):
+        Queue(queue, repository, only="third").train()
+    assert Queue(queue, repository, only="second").train()
+    assert sorted(path.name for path in (repository / "runs").iterdir()) == ["code", "second"]

@@ -12,6 +12,8 @@ beside the queue, from where the next machine goes on. A queue looks like this:
     commit = "0123abc"                   # the code that trains it; none takes the newest
     overrides = ["run.threads=1"]
 
+One queue trains one run at a time. On a machine with cores to spare, ``--only NAME`` beside it
+trains that run alone, whatever its place; NAME is the last part of the run's output folder.
 Take a run out of the queue when its weights are released, and remove its copy.
 """
 
@@ -82,10 +84,11 @@ class Queue:
     Args:
         path: the file; copies of states lie beside it.
         root: of the repository; runs and their data are found from here.
+        only: name of the one run to train; None trains all, in their order.
     """
 
-    def __init__(self, path: Path, root: Path = ROOT) -> None:
-        self.path, self.root = path, root
+    def __init__(self, path: Path, root: Path = ROOT, only: str | None = None) -> None:
+        self.path, self.root, self.only = path, root, only
         self.stopping = False
         self._process: subprocess.Popen[str] | None = None
 
@@ -96,11 +99,15 @@ class Queue:
             Whether every run is finished.
 
         Raises:
-            ParagonError: a run cannot be started, or has failed.
+            ParagonError: a run cannot be started, or has failed; no run has the name ``only``.
         """
+        names: list[str] = []
         for run in read_queue(self.path):
             config = load_config(self.root / run.config, run.overrides)
             output = self.root / config.run.output
+            names.append(output.name)
+            if self.only not in (None, output.name):
+                continue
             copy = self.path.parent / f"{output.name}.state"
             if not (output / STATE_FILE).exists() and copy.exists():
                 print(
@@ -117,6 +124,8 @@ class Queue:
             if _steps(output) < steps:
                 return False
             print(f"{output.name}: finished", flush=True)
+        if self.only is not None and self.only not in names:
+            raise ConfigError(f"{self.path} has no run {self.only}; it has {', '.join(names)}")
         return True
 
     def stop(self) -> None:
@@ -199,7 +208,9 @@ def main() -> int:
     """Train a queue; 0 when it is finished or was stopped, 1 when a run failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("queue", type=Path)
-    queue = Queue(parser.parse_args().queue)
+    parser.add_argument("--only", metavar="NAME", help="train this run and no other")
+    options = parser.parse_args()
+    queue = Queue(options.queue, only=options.only)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         queue.stop()
