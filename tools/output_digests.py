@@ -76,12 +76,12 @@ def make_inputs(folder: Path, data: Path) -> None:
     pages = [picture, picture.rotate(180)]
     pages[0].save(folder / "moving.png", save_all=True, append_images=pages[1:], duration=80)
     pages[0].save(folder / "pages.tiff", save_all=True, append_images=pages[1:])
-    with av.open(str(data / "video" / "bikes.mp4")) as whole:
-        with av.open(str(folder / "clip.mp4"), "w") as part:
-            stream = part.add_stream_from_template(whole.streams.video[0])
-            for packet in itertools.islice(whole.demux(video=0), CLIP_FRAMES):
-                packet.stream = stream
-                part.mux(packet)
+    whole, clip = data / "video" / "bikes.mp4", folder / "clip.mp4"
+    with av.open(str(whole)) as source, av.open(str(clip), "w") as part:
+        stream = part.add_stream_from_template(source.streams.video[0])
+        for packet in itertools.islice(source.demux(video=0), CLIP_FRAMES):
+            packet.stream = stream
+            part.mux(packet)
     (folder / "train.toml").write_text(TRAINING, encoding="utf-8")
 
 
