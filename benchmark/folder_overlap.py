@@ -18,11 +18,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from paragonsr2.arrays.convert import to_float
+from paragonsr2.arrays.pixels import FloatNCHW
+from paragonsr2.images.formats import READABLE
+from paragonsr2.images.header import Picture
+from paragonsr2.images.reading import read_picture
+from paragonsr2.images.writing import write_picture
 from paragonsr2.measure.machine import write_result
-from paragonsr2.pixels.arrays import FloatNCHW
-from paragonsr2.pixels.convert import to_float
-from paragonsr2.pixels.files import Picture, read_picture, write_picture
-from paragonsr2.pixels.formats import READABLE
 from paragonsr2.upscale.backends import cores
 from paragonsr2.upscale.job import run_tasks
 from paragonsr2.upscale.line import Task

@@ -17,8 +17,8 @@ import threading
 import time
 from pathlib import Path
 
+from paragonsr2.clips.segments import work_folder
 from paragonsr2.measure.machine import write_result
-from paragonsr2.upscale.segments import work_folder
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))

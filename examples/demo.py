@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 
 import paragonsr2
-from paragonsr2.pixels.files import Picture, read_picture, write_picture
+from paragonsr2.images.header import Picture
+from paragonsr2.images.reading import read_picture
+from paragonsr2.images.writing import write_picture
 
 HERE = Path(__file__).parent
 OUTPUT = HERE.parent / "demo" / "houses_x2.png"

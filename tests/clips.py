@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from paragonsr2.pixels.priority import ordinary_priority
+from paragonsr2.clips.priority import ordinary_priority
 
 TICKS = Fraction(1, 12800)
 

@@ -65,8 +65,8 @@ def test_trained_weights_hold_half_precision(entry):
 
 @ENTRIES
 def test_bundled_weights_beat_every_resize(entry, data):
+    from paragonsr2.images.reading import read_picture
     from paragonsr2.measure.quality import evaluate_image, mean_score
-    from paragonsr2.pixels.files import read_picture
 
     files = sorted((data / "val").iterdir())[:4]
 

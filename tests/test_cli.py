@@ -15,8 +15,10 @@ import pyvips
 import torch
 
 from conftest import photo_like, stirred
+from paragonsr2.images.header import Picture
+from paragonsr2.images.reading import read_picture
+from paragonsr2.images.writing import write_picture
 from paragonsr2.network.generator import build
-from paragonsr2.pixels.files import Picture, read_picture, write_picture
 from paragonsr2.weights.store import save_checkpoint
 from test_weights import Bomb
 

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from conftest import photo_like
+from paragonsr2.arrays.resize import bicubic
 from paragonsr2.errors import TrainingError
 from paragonsr2.measure.quality import luma, psnr, shrink
-from paragonsr2.pixels.resize import bicubic
 from paragonsr2.training import video_degradation
 from paragonsr2.training.clip_cache import ClipCache
 from paragonsr2.training.config import BlindConfig, CodecConfig, load_config

@@ -31,7 +31,13 @@ from paragonsr2.errors import (
     WeightsError,
 )
 from paragonsr2.export.graph import read_graph
-from paragonsr2.export.tensorrt import (
+from paragonsr2.tensorrt.backend import (
+    EngineExecution,
+    TensorRtBackend,
+    open_engine,
+    pad_to_profile,
+)
+from paragonsr2.tensorrt.building import (
     Order,
     build_engine,
     count_precisions,
@@ -41,16 +47,7 @@ from paragonsr2.export.tensorrt import (
     trtexec_line,
     workspace_bytes,
 )
-from paragonsr2.upscale import upscaler as upscaler_module
-from paragonsr2.upscale.tensorrt import (
-    EngineExecution,
-    TensorRtBackend,
-    open_engine,
-    pad_to_profile,
-)
-from paragonsr2.upscale.tiling import plan
-from paragonsr2.upscale.upscaler import Upscaler, open_backend
-from paragonsr2.weights.engines import (
+from paragonsr2.tensorrt.engine_files import (
     EngineDescription,
     EngineIdentity,
     Gpu,
@@ -64,6 +61,9 @@ from paragonsr2.weights.engines import (
     sha256,
     write_description,
 )
+from paragonsr2.upscale import upscaler as upscaler_module
+from paragonsr2.upscale.tiling import plan
+from paragonsr2.upscale.upscaler import Upscaler, open_backend
 from test_cli import fails_cleanly, run
 
 HAS_GPU = torch.cuda.is_available() and importlib.util.find_spec("tensorrt") is not None

@@ -17,9 +17,10 @@ from conftest import ROOT, exported, network_of, photo_like, stirred
 from paragonsr2.errors import ExportError, OutputError, ParagonError
 from paragonsr2.export.parity import ODD_SIZES, check_parity, extreme_inputs, odd_inputs
 from paragonsr2.export.release import release_onnx
+from paragonsr2.images.header import Picture
+from paragonsr2.images.writing import write_picture
 from paragonsr2.measure.cost import network_cost
 from paragonsr2.network.generator import build
-from paragonsr2.pixels.files import Picture, write_picture
 from paragonsr2.upscale.backends import OnnxBackend, TorchBackend
 from paragonsr2.weights.store import load_checkpoint, save_checkpoint
 

@@ -42,7 +42,7 @@ TALL = """
 import sys
 from pathlib import Path
 import numpy as np
-import paragonsr2.pixels.files as files
+import paragonsr2.images.reading as files
 import paragonsr2.upscale.upscaler as module
 from paragonsr2.upscale.backends import ClassicalBackend
 from paragonsr2.upscale.job import run_task

@@ -17,16 +17,11 @@ from PIL import Image, ImageCms, ImageOps
 from conftest import photo_like
 from paragonsr2.cli.upscale import FormatChoice
 from paragonsr2.errors import ImageError, ImageTooLargeError
-from paragonsr2.pixels import deflate
-from paragonsr2.pixels.files import (
-    Header,
-    ImageReader,
-    Picture,
-    read_picture,
-    write_picture,
-    write_strips,
-)
-from paragonsr2.pixels.formats import WRITABLE
+from paragonsr2.images import png
+from paragonsr2.images.formats import WRITABLE
+from paragonsr2.images.header import Header, Picture
+from paragonsr2.images.reading import ImageReader, read_picture
+from paragonsr2.images.writing import write_picture, write_strips
 from paragonsr2.upscale import upscaler as upscaler_module
 from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.line import Task
@@ -435,8 +430,8 @@ def test_streamed_equals_at_once(tmp_path, monkeypatch):
     names = ("a.jpg", "b.png", "c.gif")
     for name in names:
         run_task(Task(tmp_path / name, tmp_path / "once" / name), upscaler)
-    monkeypatch.setattr("paragonsr2.pixels.files.AT_ONCE", 100)
-    monkeypatch.setattr("paragonsr2.pixels.files.STRIP", 1000)
+    monkeypatch.setattr("paragonsr2.images.reading.AT_ONCE", 100)
+    monkeypatch.setattr("paragonsr2.images.reading.STRIP", 1000)
     monkeypatch.setattr(upscaler_module, "BAND", 1000)
     for name in names:
         outcome = run_task(Task(tmp_path / name, tmp_path / "strips" / name), upscaler)
@@ -498,7 +493,7 @@ def test_every_written_format_is_named_in_the_command():
 @pytest.mark.parametrize("shape", [(1, 1, 3), (7, 300, 1), (301, 17, 2), (640, 480, 4)])
 def test_a_png_is_read_by_others_as_it_was_written(tmp_path, monkeypatch, isa_l, dtype, shape):
     if not isa_l:
-        monkeypatch.setattr(deflate, "isal_zlib", None)
+        monkeypatch.setattr(png, "isal_zlib", None)
     rng = np.random.default_rng(1)
     pixels = rng.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
     pixels[: shape[0] // 2] //= 64  # noise and something to compress
@@ -521,4 +516,4 @@ def test_a_file_that_takes_no_more_says_so():
     noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
     image = pyvips.Image.new_from_array(noise)
     with pytest.raises(OSError, match="No space left"):
-        deflate.save_png(image, Full())
+        png.save_png(image, Full())

@@ -19,7 +19,9 @@ from conftest import photo_like
 from paragonsr2.cli.progress import Events, ProgressLine
 from paragonsr2.errors import BackendError, ImageError, UsageError
 from paragonsr2.files import atomic_path, is_temporary
-from paragonsr2.pixels.files import Picture, read_picture, write_picture
+from paragonsr2.images.header import Picture
+from paragonsr2.images.reading import read_picture
+from paragonsr2.images.writing import write_picture
 from paragonsr2.upscale import line
 from paragonsr2.upscale.job import plan_tasks, run_task, run_tasks
 from paragonsr2.upscale.line import Task

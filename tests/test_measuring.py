@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from conftest import photo_like
+from paragonsr2.arrays.resize import bicubic
 from paragonsr2.errors import ImageError
+from paragonsr2.images.reading import read_picture
 from paragonsr2.measure.quality import evaluate_image, luma, mean_score, psnr, score, shrink, ssim
-from paragonsr2.pixels.files import read_picture
-from paragonsr2.pixels.resize import bicubic
 
 
 def test_equal_pictures_are_perfect():

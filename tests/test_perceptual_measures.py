@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
+from paragonsr2.arrays.resize import bicubic
+from paragonsr2.images.reading import read_picture
 from paragonsr2.measure.perceptual import gradient_distance, log_spectral_distance
-from paragonsr2.pixels.files import read_picture
-from paragonsr2.pixels.resize import bicubic
 
 MEASURES = (log_spectral_distance, gradient_distance)
 

@@ -8,8 +8,10 @@ import pyvips
 
 from conftest import photo_like
 from paragonsr2.errors import ImageError, ImageTooLargeError, OutputError
-from paragonsr2.pixels.files import Picture, read_picture, write_picture
-from paragonsr2.pixels.formats import WRITABLE
+from paragonsr2.images.formats import WRITABLE
+from paragonsr2.images.header import Picture
+from paragonsr2.images.reading import read_picture
+from paragonsr2.images.writing import write_picture
 
 LOSSLESS = [".png", ".tif"]
 

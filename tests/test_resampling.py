@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paragonsr2.arrays import resize
+from paragonsr2.arrays.kernels import magic, magic_sharp_2021, polyphase_taps
 from paragonsr2.network.base import MagicKernelSharp2021
-from paragonsr2.pixels import resize
-from paragonsr2.pixels.kernels import magic, magic_sharp_2021, polyphase_taps
 from paragonsr2.variants import SCALES
 
 ALPHAS = [0.0, 0.35, 1.0]

@@ -64,7 +64,17 @@ def test_the_map_has_no_cycle():
             del rooms[room]
 
 
-@pytest.mark.parametrize("room", ["pixels.files", "upscale.job", "weights.catalogue", "cli.main"])
+@pytest.mark.parametrize(
+    "room",
+    [
+        "images.reading",
+        "images.writing",
+        "clips.frames",
+        "upscale.job",
+        "weights.catalogue",
+        "cli.main",
+    ],
+)
 def test_the_core_works_without_torch(room):
     code = (
         "import sys\n"

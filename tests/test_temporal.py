@@ -11,8 +11,8 @@ import pytest
 
 from clips import make_clip, picture, regular
 from conftest import photo_like
+from paragonsr2.arrays.pixels import to_8_bits, to_16_bits
 from paragonsr2.errors import MissingExtraError
-from paragonsr2.pixels.arrays import to_8_bits, to_16_bits
 from paragonsr2.upscale.temporal import Steadier
 from paragonsr2.upscale.upscaler import Upscaler
 from paragonsr2.upscale.video import VideoOptions, upscale_video

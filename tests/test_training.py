@@ -20,12 +20,12 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
 from conftest import ROOT, photo_like
+from paragonsr2.arrays.resize import bicubic
 from paragonsr2.cli.main import exit_on_error
 from paragonsr2.errors import ConfigError, OutputError, TrainingError
 from paragonsr2.files import is_temporary
 from paragonsr2.measure.quality import score, shrink
 from paragonsr2.network.generator import build
-from paragonsr2.pixels.resize import bicubic
 from paragonsr2.training.config import RunConfig, ScheduleConfig, load_config
 from paragonsr2.training.data import CropSampler, Pair
 from paragonsr2.training.journal import Journal

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 from clips import TICKS, irregular, look, make_clip, picture, regular
+from paragonsr2.clips.clip import probe
+from paragonsr2.clips.container import is_video
+from paragonsr2.clips.encode import SegmentEncoder
+from paragonsr2.clips.frames import Converter, read_frames
+from paragonsr2.clips.priority import real_time_threads
+from paragonsr2.clips.segments import locked, work_folder
 from paragonsr2.errors import ImageError, ImageTooLargeError, OptionError, OutputError, UsageError
-from paragonsr2.pixels.encode import SegmentEncoder
-from paragonsr2.pixels.priority import real_time_threads
-from paragonsr2.pixels.video import Converter, is_video, probe, read_frames
-from paragonsr2.upscale.segments import locked, work_folder
 from paragonsr2.upscale.upscaler import Upscaler
 from paragonsr2.upscale.video import VideoOptions, upscale_video
 from test_cli import fails_cleanly, run

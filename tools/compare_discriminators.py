@@ -18,12 +18,12 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image, ImageDraw, ImageFont
 
+from paragonsr2.arrays.convert import to_float, to_pixels
+from paragonsr2.arrays.pixels import Pixels8
+from paragonsr2.images.reading import read_picture
 from paragonsr2.measure.machine import write_result
 from paragonsr2.measure.perceptual import gradient_distance, log_spectral_distance
 from paragonsr2.measure.quality import crop_to_multiple, score, shrink
-from paragonsr2.pixels.arrays import Pixels8
-from paragonsr2.pixels.convert import to_float, to_pixels
-from paragonsr2.pixels.files import read_picture
 from paragonsr2.training.pictures import list_images
 from paragonsr2.weights.store import load_checkpoint
 

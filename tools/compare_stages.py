@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from paragonsr2.arrays.convert import to_float, to_pixels
+from paragonsr2.images.reading import read_picture
 from paragonsr2.measure.machine import write_result
 from paragonsr2.measure.quality import crop_to_multiple, score, shrink
 from paragonsr2.network.generator import ParagonSR2
-from paragonsr2.pixels.convert import to_float, to_pixels
-from paragonsr2.pixels.files import read_picture
 from paragonsr2.weights.store import load_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from paragonsr2.arrays.pixels import Pixels8
+from paragonsr2.clips.clip import probe
+from paragonsr2.clips.frames import read_frames
 from paragonsr2.errors import ParagonError
 from paragonsr2.measure.machine import write_result
 from paragonsr2.measure.quality import crop_to_multiple, luma, psnr, score, shrink
-from paragonsr2.pixels.arrays import Pixels8
-from paragonsr2.pixels.video import probe, read_frames
 from paragonsr2.training.video_degradation import Encoding, compress_video
 from paragonsr2.upscale.upscaler import Upscaler
 

@@ -18,10 +18,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from paragonsr2.arrays.pixels import Pixels8
+from paragonsr2.images.reading import read_picture
 from paragonsr2.measure.machine import write_result
 from paragonsr2.measure.quality import crop_to_multiple, luma, psnr, shrink
-from paragonsr2.pixels.arrays import Pixels8
-from paragonsr2.pixels.files import read_picture
 from paragonsr2.upscale.upscaler import Upscaler
 from paragonsr2.weights.catalogue import Entry, entries
 

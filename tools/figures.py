@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import paragonsr2
+from paragonsr2.images.reading import read_picture
 from paragonsr2.measure.quality import crop_to_multiple, score, shrink
-from paragonsr2.pixels.files import read_picture
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "images" / "before_after.png"

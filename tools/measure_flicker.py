@@ -27,9 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 from paragonsr2 import Upscaler
+from paragonsr2.arrays.pixels import to_8_bits, to_16_bits
 from paragonsr2.measure.machine import write_result
 from paragonsr2.measure.quality import crop_to_multiple, luma, psnr, shrink
-from paragonsr2.pixels.arrays import to_8_bits, to_16_bits
 from paragonsr2.upscale.temporal import SHARE, Steadier
 
 ROOT = Path(__file__).parent.parent

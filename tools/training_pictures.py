@@ -24,11 +24,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from paragonsr2.arrays.convert import to_float, to_pixels
+from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.files import write_atomic
 from paragonsr2.measure.machine import write_result
 from paragonsr2.measure.quality import crop_to_multiple, shrink
-from paragonsr2.pixels.arrays import Pixels8
-from paragonsr2.pixels.convert import to_float, to_pixels
 from paragonsr2.training.config import load_config
 from paragonsr2.training.journal import liveliest
 from paragonsr2.training.loop import Trainer

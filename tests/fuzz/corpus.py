@@ -9,7 +9,7 @@ import numpy as np
 import pyvips
 from PIL import Image
 
-from paragonsr2.pixels.formats import FORMATS
+from paragonsr2.images.formats import FORMATS
 
 
 def _picture(bands: int, kind: str = "uint8", side: int = 40) -> pyvips.Image:

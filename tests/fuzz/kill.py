@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from paragonsr2.files import is_temporary
-from paragonsr2.pixels.files import Picture, write_picture
+from paragonsr2.images.header import Picture
+from paragonsr2.images.writing import write_picture
 
 NAMES = ("a.png", "b.jpg", "c.tif", "d.webp", "e.png", "f.jpg", "g.tif", "h.webp")
 

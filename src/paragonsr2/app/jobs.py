@@ -12,10 +12,10 @@ from pathlib import Path, PurePath
 from paragonsr2.app.limits import Limits
 from paragonsr2.app.preview import Size, make_preview
 from paragonsr2.app.store import Item, Store, folder_bytes
+from paragonsr2.clips.container import VIDEO_SUFFIXES, is_video
+from paragonsr2.clips.remux import target_suffix
 from paragonsr2.errors import ImageError, InputError, OptionError, ParagonError
-from paragonsr2.pixels.formats import FORMATS, READABLE, WRITABLE, kept_suffix
-from paragonsr2.pixels.remux import target_suffix
-from paragonsr2.pixels.video import VIDEO_SUFFIXES, is_video
+from paragonsr2.images.formats import FORMATS, READABLE, WRITABLE, kept_suffix
 from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.line import Task
 from paragonsr2.upscale.upscaler import Upscaler
@@ -40,7 +40,7 @@ class Choice:
     Attributes:
         model: a key of :func:`offered`.
         scale: one that the model is offered with.
-        image_format: of pictures, ``keep`` or one of :data:`paragonsr2.pixels.formats.WRITABLE`.
+        image_format: of pictures, ``keep`` or one of :data:`paragonsr2.images.formats.WRITABLE`.
     """
 
     model: str

@@ -14,9 +14,9 @@ from paragonsr2.app.jobs import Choice, Job, Result, Workshop, offered
 from paragonsr2.app.limits import Limits
 from paragonsr2.app.preview import Size
 from paragonsr2.app.routes import examples
+from paragonsr2.clips.container import VIDEO_SUFFIXES
 from paragonsr2.errors import ParagonError
-from paragonsr2.pixels.formats import FORMATS, READABLE, WRITABLE
-from paragonsr2.pixels.video import VIDEO_SUFFIXES
+from paragonsr2.images.formats import FORMATS, READABLE, WRITABLE
 from paragonsr2.variants import VARIANTS
 
 #: Seconds between two looks at a job.

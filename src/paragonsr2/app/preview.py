@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from paragonsr2.clips.clip import probe
+from paragonsr2.clips.container import is_video
+from paragonsr2.clips.frames import read_frames
 from paragonsr2.errors import ImageError, ImageTooLargeError
-from paragonsr2.pixels import formats
-from paragonsr2.pixels.apng import count_frames
-from paragonsr2.pixels.video import is_video, probe, read_frames
+from paragonsr2.images import formats
+from paragonsr2.images.apng import count_frames
 
 #: libvips as that module leaves it: without the loaders that hostile files may not reach.
 pyvips = formats.pyvips

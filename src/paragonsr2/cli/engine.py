@@ -13,8 +13,8 @@ from paragonsr2.errors import EnvironmentProblem, UsageError
 
 if TYPE_CHECKING:
     from paragonsr2.export.graph import Graph
-    from paragonsr2.export.tensorrt import Order
-    from paragonsr2.weights.engines import Gpu
+    from paragonsr2.tensorrt.building import Order
+    from paragonsr2.tensorrt.engine_files import Gpu
 
 
 class EnginePrecisionChoice(enum.StrEnum):
@@ -62,7 +62,7 @@ def engine(
 ) -> None:
     """Build a TensorRT engine for this GPU; one that is there and fits is kept."""
     from paragonsr2.export.graph import read_graph
-    from paragonsr2.export.tensorrt import (
+    from paragonsr2.tensorrt.building import (
         STRONG_MAJOR,
         TIMING_CACHE,
         Order,
@@ -71,7 +71,7 @@ def engine(
         trtexec_line,
         workspace_bytes,
     )
-    from paragonsr2.weights.engines import Profile, find_gpu, load_tensorrt, parse_size
+    from paragonsr2.tensorrt.engine_files import Profile, find_gpu, load_tensorrt, parse_size
 
     profile = Profile(
         parse_size("--min", smallest), parse_size("--opt", best), parse_size("--max", largest)
@@ -113,7 +113,7 @@ def build_or_keep(trt: Any, gpu: Gpu, graph: Graph, order: Order, *, force: bool
         BackendError: there is an engine for something else.
         EnvironmentProblem: it cannot be built.
     """
-    from paragonsr2.export.tensorrt import (
+    from paragonsr2.tensorrt.building import (
         build_engine,
         existing_engine,
         identify,
@@ -136,8 +136,8 @@ def build_or_keep(trt: Any, gpu: Gpu, graph: Graph, order: Order, *, force: bool
 
 
 def _installed_major(otherwise: int) -> int:
-    from paragonsr2.export.tensorrt import major_version
-    from paragonsr2.weights.engines import load_tensorrt
+    from paragonsr2.tensorrt.building import major_version
+    from paragonsr2.tensorrt.engine_files import load_tensorrt
 
     try:
         return major_version(load_tensorrt())

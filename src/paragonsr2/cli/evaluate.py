@@ -84,9 +84,9 @@ def _set_name(folder: Path) -> str:
 def _evaluate_folder(up: Upscaler, folder: Path) -> dict[str, Score]:
     import numpy as np
 
+    from paragonsr2.images.formats import READABLE
+    from paragonsr2.images.reading import read_picture
     from paragonsr2.measure.quality import evaluate_image
-    from paragonsr2.pixels.files import read_picture
-    from paragonsr2.pixels.formats import READABLE
 
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READABLE)
     if not files:

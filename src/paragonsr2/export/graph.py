@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paragonsr2.errors import MissingExtraError, WeightsError
-from paragonsr2.weights.engines import EnginePrecision, sha256
+from paragonsr2.tensorrt.engine_files import EnginePrecision, sha256
 
 # The operators whose second input are the weights that a network computes with.
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})

@@ -11,9 +11,9 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
+from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.errors import ExportError
 from paragonsr2.network.generator import ParagonSR2
-from paragonsr2.pixels.arrays import FloatNCHW
 
 #: Height and width of the pictures that parity is checked on: odd, tiny, and past a window.
 ODD_SIZES = ((1, 1), (7, 5), (33, 17), (47, 65), (3, 91))

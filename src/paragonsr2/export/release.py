@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
+from paragonsr2.arrays.convert import to_float
+from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.errors import ExportError, InputError, OutputError
 from paragonsr2.export.onnx import OPSET, OnnxPrecision, build_onnx
 from paragonsr2.export.parity import Parity, check_parities, extreme_inputs, odd_inputs
 from paragonsr2.files import write_atomic
 from paragonsr2.measure.quality import crop_to_multiple, shrink
-from paragonsr2.pixels.arrays import FloatNCHW
-from paragonsr2.pixels.convert import to_float
 from paragonsr2.variants import ARCH_PREFIX
 from paragonsr2.weights.store import Checkpoint
 
@@ -120,7 +120,7 @@ def _require_writable(output: Path) -> None:
 
 
 def _picture_paths(folder: Path) -> list[Path]:
-    from paragonsr2.pixels.formats import READABLE
+    from paragonsr2.images.formats import READABLE
 
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READABLE)
     if not paths:
@@ -129,7 +129,7 @@ def _picture_paths(folder: Path) -> list[Path]:
 
 
 def _pictures(paths: Iterable[Path], scale: int) -> Iterator[tuple[str, FloatNCHW]]:
-    from paragonsr2.pixels.files import read_picture
+    from paragonsr2.images.reading import read_picture
 
     for path in paths:
         pixels = read_picture(path).pixels

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.errors import EnvironmentProblem, UsageError
 from paragonsr2.files import write_atomic
 from paragonsr2.measure.memory import PeakMemory
 from paragonsr2.measure.quality import decibel
 from paragonsr2.measure.speed import noise_inputs, time_side_by_side
-from paragonsr2.pixels.arrays import FloatNCHW
 
 Run = Callable[[FloatNCHW], object]
 

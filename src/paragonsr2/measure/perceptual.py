@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.measure.quality import luma
-from paragonsr2.pixels.arrays import Pixels8
 
 # Of a difference of neighbours in luma, 0..255; what is above the last edge counts there.
 _EDGES = np.concatenate([[0.0], np.geomspace(0.5, 256.0, 40)])

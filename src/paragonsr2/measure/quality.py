@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from paragonsr2.arrays.pixels import Pixels8
+from paragonsr2.arrays.resize import bicubic
 from paragonsr2.errors import ImageError
-from paragonsr2.pixels.arrays import Pixels8
-from paragonsr2.pixels.resize import bicubic
 
 Luma = npt.NDArray[np.float64]
 

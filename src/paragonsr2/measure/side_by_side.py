@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
 
+from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.errors import EnvironmentProblem
 from paragonsr2.measure.benchmark import (
     Placed,
@@ -27,7 +28,6 @@ from paragonsr2.measure.peers import (
 )
 from paragonsr2.measure.speed import Timing, matrix_peak, noise_inputs, time_side_by_side
 from paragonsr2.network.generator import build
-from paragonsr2.pixels.arrays import FloatNCHW
 
 _UNCOLLAPSED = "not collapsed"
 

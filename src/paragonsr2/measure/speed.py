@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paragonsr2.pixels.arrays import FloatNCHW
+from paragonsr2.arrays.pixels import FloatNCHW
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paragonsr2.pixels.kernels import polyphase_taps
+from paragonsr2.arrays.kernels import polyphase_taps
 
 
 class MagicKernelSharp2021(nn.Module):

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from paragonsr2.arrays.kernels import polyphase_taps
 from paragonsr2.errors import OptionError
-from paragonsr2.pixels.kernels import polyphase_taps
 
 BRANCHES = ("spatial", "gradient", "frequency", "patch")
 

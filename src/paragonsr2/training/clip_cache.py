@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.errors import TrainingError
-from paragonsr2.pixels.arrays import Pixels8
 from paragonsr2.training.config import CodecConfig
 from paragonsr2.training.data import Picture, Place, shares
 from paragonsr2.training.pictures import read_array, save_array

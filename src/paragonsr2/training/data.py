@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from paragonsr2.pixels.arrays import Pixels8
+from paragonsr2.arrays.pixels import Pixels8
 
 
 class Picture(Protocol):

@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.errors import MissingExtraError
-from paragonsr2.pixels.arrays import Pixels8
 from paragonsr2.training.config import BlindConfig, BlindStage
 from paragonsr2.training.data import Pair, Place, generator
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.errors import MissingExtraError
-from paragonsr2.pixels.arrays import Pixels8
 
 #: Side of a drawn picture, in pixels.
 SIDE = 480

@@ -16,9 +16,9 @@ import numpy as np
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary
 
+from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.errors import OutputError
 from paragonsr2.files import write_atomic
-from paragonsr2.pixels.arrays import Pixels8
 
 TRAINING_FILE = "training.jsonl"
 VALIDATION_FILE = "validation.jsonl"

@@ -16,10 +16,10 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
+from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.errors import TrainingError
 from paragonsr2.files import write_atomic
 from paragonsr2.network.generator import build, channels_last
-from paragonsr2.pixels.arrays import Pixels8
 from paragonsr2.training.adversarial import build_opponent, reduced
 from paragonsr2.training.average import Ema
 from paragonsr2.training.config import ScheduleConfig, TrainConfig

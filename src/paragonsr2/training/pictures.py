@@ -15,10 +15,10 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.errors import TrainingError
 from paragonsr2.files import atomic_path, write_atomic
 from paragonsr2.measure.quality import crop_to_multiple, shrink
-from paragonsr2.pixels.arrays import Pixels8
 from paragonsr2.training.config import Folder
 from paragonsr2.training.data import Pair, Picture
 

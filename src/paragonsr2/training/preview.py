@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.files import atomic_path
-from paragonsr2.pixels.arrays import Pixels8
 from paragonsr2.training.config import TrainConfig
 from paragonsr2.training.dataset import prepare
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from PIL import Image
 
+from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.files import write_atomic
 from paragonsr2.network.generator import ParagonSR2
-from paragonsr2.pixels.arrays import Pixels8
 from paragonsr2.training.config import TrainConfig
 from paragonsr2.training.journal import TRAINING_FILE, VALIDATION_FILE, Journal, Shown
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paragonsr2.arrays.convert import to_float, to_pixels
+from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.measure.quality import Score, mean_score, score
 from paragonsr2.network.generator import ParagonSR2
-from paragonsr2.pixels.arrays import Pixels8
-from paragonsr2.pixels.convert import to_float, to_pixels
 from paragonsr2.training.data import Pair
 from paragonsr2.training.journal import Shown, liveliest
 

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, features
 
+from paragonsr2.arrays.pixels import Pixels8
+from paragonsr2.clips.priority import ordinary_priority
 from paragonsr2.errors import MissingExtraError, TrainingError
-from paragonsr2.pixels.arrays import Pixels8
-from paragonsr2.pixels.priority import ordinary_priority
 from paragonsr2.training.config import CodecConfig
 from paragonsr2.training.data import Pair, Picture, generator
 from paragonsr2.training.pictures import SHRINK_REACH

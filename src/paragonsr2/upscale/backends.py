@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkabl
 
 import numpy as np
 
+from paragonsr2.arrays.kernels import polyphase_taps
+from paragonsr2.arrays.pixels import FloatNCHW
+from paragonsr2.arrays.resize import bicubic, magic
 from paragonsr2.errors import BackendError, MissingExtraError, WeightsError
-from paragonsr2.pixels.arrays import FloatNCHW
-from paragonsr2.pixels.kernels import polyphase_taps
-from paragonsr2.pixels.resize import bicubic, magic
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,15 +8,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from paragonsr2.clips.container import VIDEO_SUFFIXES, is_video
+from paragonsr2.clips.remux import target_suffix
+from paragonsr2.clips.segments import is_work
 from paragonsr2.errors import InputError, OutputError, UsageError
 from paragonsr2.files import is_temporary
-from paragonsr2.pixels.files import MAX_PIXELS
-from paragonsr2.pixels.formats import READABLE, WRITABLE, kept_suffix
-from paragonsr2.pixels.remux import target_suffix
-from paragonsr2.pixels.video import VIDEO_SUFFIXES, is_video
+from paragonsr2.images.formats import READABLE, WRITABLE, kept_suffix
+from paragonsr2.images.reading import MAX_PIXELS
 from paragonsr2.upscale.clip import run_clip
 from paragonsr2.upscale.line import Line, Outcome, Progress, Task
-from paragonsr2.upscale.segments import is_work
 from paragonsr2.upscale.upscaler import Upscaler
 from paragonsr2.upscale.video import VideoOptions
 
@@ -42,7 +42,7 @@ def plan_tasks(
         output: a file for a single input, a folder, or None for beside the input.
         scale: of the upscaler, for names.
         image_format: of images: ``keep`` or one of
-            :data:`~paragonsr2.pixels.formats.WRITABLE`.
+            :data:`~paragonsr2.images.formats.WRITABLE`.
         suffix: put behind the names; None is ``_x2`` beside the input and nothing in a folder.
 
     Raises:

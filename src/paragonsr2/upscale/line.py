@@ -13,9 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from paragonsr2.arrays.pixels import Pixels
 from paragonsr2.errors import ParagonError
-from paragonsr2.pixels.arrays import Pixels
-from paragonsr2.pixels.files import Header, ImageReader, check_writable, write_strips
+from paragonsr2.images.header import Header
+from paragonsr2.images.reading import ImageReader
+from paragonsr2.images.writing import check_writable, write_strips
 from paragonsr2.upscale.backends import cores
 from paragonsr2.upscale.pipe import AbandonedError, Pipe
 from paragonsr2.upscale.upscaler import Upscaler, available_memory
@@ -132,7 +134,7 @@ class Line:
 
     Args:
         upscaler: that does the work.
-        max_pixels: of an input; see :class:`~paragonsr2.pixels.files.ImageReader`.
+        max_pixels: of an input; see :class:`~paragonsr2.images.reading.ImageReader`.
         quality: of lossy formats, 1..100.
         overwrite: also where the output is newer than the input.
     """

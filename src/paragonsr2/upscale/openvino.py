@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.errors import BackendError, MissingExtraError, WeightsError
-from paragonsr2.pixels.arrays import FloatNCHW
 from paragonsr2.upscale.backends import OnnxBackend, Precision
 
 

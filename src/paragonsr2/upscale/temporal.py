@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from paragonsr2.arrays.pixels import Pixels, Pixels8, Pixels16, to_8_bits
 from paragonsr2.errors import MissingExtraError
-from paragonsr2.pixels.arrays import Pixels, Pixels8, Pixels16, to_8_bits
 
 #: Share of the frame before in a frame, where both agree; why so much:
 #: ``docs/decisions/0002-temporal-blending.md``.

@@ -11,9 +11,10 @@ from typing import Literal
 
 import numpy as np
 
+from paragonsr2.arrays.convert import to_float, to_pixels
+from paragonsr2.arrays.pixels import FloatNCHW, Pixels, full_scale
 from paragonsr2.errors import BackendError, ImageError, OptionError, TileError
-from paragonsr2.pixels.arrays import FloatNCHW, Pixels, full_scale
-from paragonsr2.pixels.convert import to_float, to_pixels
+from paragonsr2.tensorrt.backend import open_engine
 from paragonsr2.upscale.backends import (
     Backend,
     BackendName,
@@ -28,7 +29,6 @@ from paragonsr2.upscale.backends import (
     run_finite,
 )
 from paragonsr2.upscale.openvino import OpenVinoBackend
-from paragonsr2.upscale.tensorrt import open_engine
 from paragonsr2.upscale.tiling import MIN_TILE, Tile, auto_tile, spans
 from paragonsr2.weights.catalogue import bundled_bytes, bundled_path, find
 

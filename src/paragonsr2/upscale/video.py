@@ -11,9 +11,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
-from paragonsr2.errors import ImageError, MissingExtraError, OptionError, UsageError
-from paragonsr2.pixels.arrays import Pixels, to_8_bits, to_16_bits
-from paragonsr2.pixels.encode import (
+from paragonsr2.arrays.pixels import Pixels, to_8_bits, to_16_bits
+from paragonsr2.clips.clip import MAX_FRAME_PIXELS, Clip, probe
+from paragonsr2.clips.encode import (
     CODECS,
     CodedPacket,
     Encoding,
@@ -21,17 +21,11 @@ from paragonsr2.pixels.encode import (
     choose_codec,
     plan_encoding,
 )
-from paragonsr2.pixels.remux import container_row, fitting_codecs, plan_copy, remux
-from paragonsr2.pixels.video import (
-    MAX_FRAME_PIXELS,
-    Clip,
-    Converter,
-    TimedPixels,
-    probe,
-    read_frames,
-)
+from paragonsr2.clips.frames import Converter, TimedPixels, read_frames
+from paragonsr2.clips.remux import container_row, fitting_codecs, plan_copy, remux
+from paragonsr2.clips.segments import SegmentStore, locked, work_folder
+from paragonsr2.errors import ImageError, MissingExtraError, OptionError, UsageError
 from paragonsr2.upscale.background import in_background
-from paragonsr2.upscale.segments import SegmentStore, locked, work_folder
 from paragonsr2.upscale.temporal import Steadier
 from paragonsr2.upscale.upscaler import Upscaler
 from paragonsr2.version import __version__
@@ -55,7 +49,7 @@ class VideoOptions:
 
     Attributes:
         codec: ``h264``, ``hevc``, ``av1``, ``ffv1`` or ``prores``; None keeps the clip's own
-            where it can be written, see :func:`paragonsr2.pixels.encode.choose_codec`.
+            where it can be written, see :func:`paragonsr2.clips.encode.choose_codec`.
         quality: 1..100, higher is better; None for the default.
         preset: the encoder's own name; None for the default.
         segment: frames that are finished together, at least 2.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyvips
 
-from paragonsr2.pixels.arrays import Pixels
+from paragonsr2.arrays.pixels import Pixels
 
 #: Bytes of pixels packed at a time.
 _PIECE = 1 << 22

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import pyvips
 
-from paragonsr2.pixels.rowstream import chunk
+from paragonsr2.images.rowstream import chunk
 
 isal_zlib: Any
 try:

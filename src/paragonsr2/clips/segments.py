@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paragonsr2.clips.encode import CodedPacket
+from paragonsr2.clips.remux import reorder_depth
 from paragonsr2.errors import OutputError
 from paragonsr2.files import atomic_path, write_atomic
-from paragonsr2.pixels.encode import CodedPacket
-from paragonsr2.pixels.remux import reorder_depth
 
 _FOLDER_SUFFIX = ".paragonsr2-part"
 _MAGIC = b"PSR2SEG1"
@@ -42,7 +42,7 @@ class _Segment:
 
     Attributes:
         frames: in it.
-        reorder: see :func:`paragonsr2.pixels.remux.reorder_depth`.
+        reorder: see :func:`paragonsr2.clips.remux.reorder_depth`.
         header: parameter sets of its encoder.
     """
 

@@ -16,10 +16,11 @@ from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.stream import Discard, Disposition, Stream
 
+from paragonsr2.clips.clip import Clip
+from paragonsr2.clips.container import open_clip, reason
+from paragonsr2.clips.encode import CODECS, CodedPacket, Encoding, configure
+from paragonsr2.clips.priority import ordinary_priority
 from paragonsr2.errors import OptionError, OutputError
-from paragonsr2.pixels.encode import CODECS, CodedPacket, Encoding, configure
-from paragonsr2.pixels.priority import ordinary_priority
-from paragonsr2.pixels.video import Clip, open_clip, reason
 
 
 @dataclass(frozen=True)

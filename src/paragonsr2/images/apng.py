@@ -15,10 +15,10 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from paragonsr2.arrays.pixels import Pixels, full_scale
 from paragonsr2.errors import ImageError
-from paragonsr2.pixels import formats
-from paragonsr2.pixels.arrays import Pixels, full_scale
-from paragonsr2.pixels.rowstream import checksum, chunk
+from paragonsr2.images import formats
+from paragonsr2.images.rowstream import checksum, chunk
 
 #: libvips as that module leaves it: without the loaders that hostile files may not reach.
 pyvips = formats.pyvips

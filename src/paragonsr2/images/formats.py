@@ -114,3 +114,9 @@ def kept_suffix(path: Path) -> str:
     """
     form = FORMATS.get(_NAME_OF_SUFFIX.get(path.suffix.lower(), ""))
     return FORMATS[form.writes_as].suffixes[0] if form and form.writes_as else path.suffix
+
+
+def complaint(error: pyvips.Error) -> str:
+    """What libvips says, on one line; older complaints may stand before the last one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[-1:])[:160] or "it does not say why"

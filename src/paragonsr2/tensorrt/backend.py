@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.errors import BackendError, WeightsError
-from paragonsr2.pixels.arrays import FloatNCHW
-from paragonsr2.upscale.backends import UNKNOWN_FLOATS, UNKNOWN_HALO, Precision
-from paragonsr2.weights.engines import (
+from paragonsr2.tensorrt.engine_files import (
     EngineDescription,
     Profile,
     collecting_logger,
@@ -21,6 +20,7 @@ from paragonsr2.weights.engines import (
     read_description,
     require_usable,
 )
+from paragonsr2.upscale.backends import UNKNOWN_FLOATS, UNKNOWN_HALO, Precision
 
 
 class TensorRtBackend:

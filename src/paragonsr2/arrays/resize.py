@@ -7,9 +7,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from paragonsr2.arrays.kernels import cubic, polyphase_taps
+from paragonsr2.arrays.pixels import Pixels, round_half_up
 from paragonsr2.errors import OptionError
-from paragonsr2.pixels.arrays import Pixels, round_half_up
-from paragonsr2.pixels.kernels import cubic, polyphase_taps
 
 
 def _contributions(

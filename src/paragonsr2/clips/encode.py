@@ -14,9 +14,10 @@ from av.codec.context import Flags
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
+from paragonsr2.clips.clip import RGB, UNTAGGED, Clip, Mastering, guessed_matrix
+from paragonsr2.clips.container import reason
+from paragonsr2.clips.priority import ordinary_priority
 from paragonsr2.errors import OptionError, OutputError
-from paragonsr2.pixels.priority import ordinary_priority
-from paragonsr2.pixels.video import RGB, UNTAGGED, Clip, Mastering, guessed_matrix, reason
 
 # SVT-AV1 prints its settings to stderr unless told before it starts.
 os.environ.setdefault("SVT_LOG", "1")

@@ -19,7 +19,7 @@ from typing import Any, cast
 from paragonsr2.errors import ExportError, OutputError, UsageError
 from paragonsr2.export.graph import Graph
 from paragonsr2.files import write_atomic
-from paragonsr2.weights.engines import (
+from paragonsr2.tensorrt.engine_files import (
     EngineDescription,
     EngineIdentity,
     EnginePrecision,

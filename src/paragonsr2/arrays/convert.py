@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from paragonsr2.pixels.arrays import FloatNCHW, Pixels, full_scale, round_half_up
+from paragonsr2.arrays.pixels import FloatNCHW, Pixels, full_scale, round_half_up
 
 
 def to_float(pixels: Pixels) -> FloatNCHW:

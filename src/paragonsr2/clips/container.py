@@ -1,0 +1,112 @@
+"""Video files opened through PyAV, which can reach no other file and no network."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from paragonsr2.errors import ImageError
+
+#: File suffixes that are taken for video.
+VIDEO_SUFFIXES = frozenset(
+    {
+        ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg",
+        ".flv", ".wmv", ".asf", ".ogv", ".3gp", ".nut", ".mxf", ".dv", ".ivf", ".y4m",
+    }
+)  # fmt: skip
+
+
+# A playlist or a "concat" script is a text file that makes the demuxer open other files.
+_OPEN_OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,nut,mxf,dv,ivf,yuv4mpegpipe",
+}
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file is video, by its suffix, or by its first bytes where that says nothing."""
+    suffix = path.suffix.lower()
+    if suffix in VIDEO_SUFFIXES:
+        return True
+    if suffix:
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    stills = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1")
+    return (
+        (head[4:8] == b"ftyp" and head[8:12] not in stills)
+        or head[:4] == b"\x1aE\xdf\xa3"
+        or (head[:4] == b"RIFF" and head[8:11] == b"AVI")
+    )
+
+
+@contextmanager
+def open_clip(path: Path) -> Generator[InputContainer]:
+    """Open a video file for reading; it can reach no other file and no network.
+
+    Raises:
+        ImageError: no video, or damaged beyond reading.
+    """
+    try:
+        with av.open(
+            str(path),
+            mode="r",
+            container_options=_OPEN_OPTIONS,
+            # Tags in an unknown encoding come through as the bytes they are.
+            metadata_errors="surrogateescape",
+        ) as container:
+            yield container
+    except (FFmpegError, OSError) as error:
+        raise ImageError(f"{path} is no readable video, or damaged: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """What FFmpeg says is wrong, in one short line without the file's name."""
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(str(text).split())[:160]
+
+
+def main_stream(container: InputContainer) -> VideoStream:
+    """The stream to enlarge: the first that is no cover picture.
+
+    Raises:
+        ImageError: there is none, or none that can be decoded.
+    """
+    cover = Disposition.attached_pic
+    found = [stream for stream in container.streams.video if not stream.disposition & cover]
+    if not found:
+        raise ImageError(f"{container.name} has no video stream")
+    if found[0].codec_context is None:  # pyright: ignore[reportUnnecessaryComparison]
+        raise ImageError(f"{container.name}: its video codec cannot be decoded here")
+    return found[0]
+
+
+def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """All frames that can be decoded; what is damaged is left out, as players do."""
+    stream.thread_type = "AUTO"  # pyright: ignore[reportAttributeAccessIssue]
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError:
+            # The file ends in the middle, or is rubbish from here on.
+            packet = None
+        try:
+            yield from stream.decode(packet)
+        except FFmpegError:
+            if packet is None:
+                return
+            continue
+        if packet is None:
+            return

@@ -1,0 +1,126 @@
+"""The frames of a clip as RGB arrays, and arrays back as frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+
+from paragonsr2.arrays.pixels import Pixels
+from paragonsr2.clips.clip import MATRICES, Clip, guessed_matrix
+from paragonsr2.clips.container import decoded, main_stream, open_clip
+from paragonsr2.errors import ImageError
+
+# libswscale's defaults are fast; these are the ones that come back to where they started.
+_EXACT = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
+
+
+@dataclass(frozen=True)
+class TimedPixels:
+    """One frame.
+
+    Attributes:
+        index: its place in the clip, from 0.
+        pts: presentation time in ticks of the clip's time base; rises strictly.
+        duration: in ticks; 0 if unknown.
+        pixels: ``(H, W, 3 or 4)`` uint8 or uint16, full range RGB in the clip's own primaries
+            and transfer; None where they equal those of the frame before.
+    """
+
+    index: int
+    pts: int
+    duration: int
+    pixels: Pixels | None
+
+
+def read_frames(clip: Clip, *, start: int = 0) -> Iterator[TimedPixels]:
+    """Decode a clip.
+
+    Args:
+        clip: from :func:`probe`.
+        start: frames before this one are decoded but not converted and not given.
+
+    Yields:
+        Frames in order of presentation.
+
+    Raises:
+        ImageError: the file cannot be read, or its frames change size.
+    """
+    step = max(1, round(1 / (clip.rate or 25) / clip.time_base))
+    converter = Converter(clip)
+    last: int | None = None
+    before: Pixels | None = None
+    with open_clip(clip.path) as container:
+        stream = main_stream(container)
+        for index, frame in enumerate(decoded(container, stream)):
+            if (frame.width, frame.height) != (clip.width, clip.height):
+                raise ImageError(
+                    f"{clip.path} changes from {clip.width}x{clip.height} to "
+                    f"{frame.width}x{frame.height} at frame {index}; cut it there"
+                )
+            pts = frame.pts
+            if pts is None:
+                pts = 0 if last is None else last + step
+            else:
+                pts -= clip.offset
+            if last is not None and pts <= last:
+                pts = last + 1
+            last = pts
+            if index < start:
+                continue
+            pixels = converter.to_rgb(frame)
+            same = before is not None and np.array_equal(pixels, before)
+            before = pixels
+            yield TimedPixels(index, pts, int(frame.duration or step), None if same else pixels)
+
+
+class Converter:
+    """From the clip's YUV to RGB and back, by the stream's own matrix and range.
+
+    Untagged clips are converted by :func:`guessed_matrix`, and taken for limited range.
+    Codes outside of the RGB cube (above white, below black) are clipped. Chroma is read where
+    the stream says that it lies, and written at the left, where players look for it.
+
+    Args:
+        clip: whose tags count.
+    """
+
+    def __init__(self, clip: Clip) -> None:
+        self._format = clip.array_format
+        colour = clip.colour
+        guess = MATRICES[guessed_matrix(clip.width, clip.height)]
+        self._matrix = MATRICES.get(colour.matrix, guess)
+        self._range = ColorRange.JPEG if colour.full_range else ColorRange.MPEG
+        self._forth, self._back = VideoReformatter(), VideoReformatter()
+
+    def to_rgb(self, frame: VideoFrame) -> Pixels:
+        """The pixels of a decoded frame, ``(H, W, 3 or 4)`` uint8 or uint16, full range."""
+        options: dict[str, Any] = {}
+        if frame.format.components[0].is_luma and not frame.format.is_rgb:
+            options = {"src_colorspace": self._matrix, "src_color_range": self._range}
+        rgb = self._forth.reformat(
+            frame, format=self._format, interpolation=_EXACT, threads=1, **options
+        )
+        pixels: Any = rgb.to_ndarray()
+        return pixels
+
+    def from_rgb(self, pixels: Pixels, pixel_format: str) -> VideoFrame:
+        """A frame in ``pixel_format`` of ``(H, W, 3 or 4)`` pixels as :meth:`to_rgb` gives them."""
+        array: Any = pixels
+        frame = VideoFrame.from_ndarray(array, format=self._format)
+        options: dict[str, Any] = {}
+        if not av.VideoFormat(pixel_format).is_rgb:
+            options = {"dst_colorspace": self._matrix, "dst_color_range": self._range}
+        return self._back.reformat(
+            frame, format=pixel_format, interpolation=_EXACT, threads=1, **options
+        )

@@ -1,0 +1,1 @@
+"""Image files: formats, reading and writing with all that they carry."""

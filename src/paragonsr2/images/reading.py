@@ -1,0 +1,276 @@
+"""Image files in through libvips, with what they carry: depth, alpha, profile, EXIF.
+
+A file is read in strips of whole rows, page after page, so that neither a picture larger than
+memory nor a long animation has to be in memory at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyvips
+
+from paragonsr2.arrays.pixels import Pixels, full_scale
+from paragonsr2.errors import ImageError, ImageTooLargeError
+from paragonsr2.images.apng import Animation, count_frames
+from paragonsr2.images.exif import is_kept, without_pixel_facts
+from paragonsr2.images.formats import complaint
+from paragonsr2.images.header import Header, Picture
+
+#: Input pixels, all pages together, above which a file is refused unless told otherwise: a few
+#: bytes can claim more. Above the largest single exposures of today's cameras.
+MAX_PIXELS = 250_000_000
+
+
+#: Bytes of a decoded page up to which it is decoded at once.
+AT_ONCE = 1 << 27
+
+
+#: Bytes of a strip of a page that is not.
+STRIP = 1 << 24
+
+
+_CARRIED = ("exif-", "xmp-data", "iptc-data", "icc-profile-data")
+
+
+_KIND: dict[str, npt.DTypeLike] = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
+
+
+_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:>|\s*=\s*[\"']))[2-8]")
+
+
+def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decode the first page of an image file; see :class:`ImageReader`.
+
+    Raises:
+        ImageError: no image, damaged or truncated, or with unusual samples.
+        ImageTooLargeError: more than ``max_pixels``.
+    """
+    with ImageReader(path, max_pixels=max_pixels, first_page=True) as reader:
+        strips = list(reader.strips())
+        pixels = strips[0] if len(strips) == 1 else np.concatenate(strips)
+        return Picture(pixels, reader.header.carried, reader.header.resolution)
+
+
+class ImageReader:
+    """An open image file.
+
+    The header is read, and what is claimed there is checked before any pixel is decoded.
+    Pixels come upright. CMYK becomes sRGB through its profile, Lab becomes sRGB; palettes and
+    single bits become 8 bits; 32-bit integers become 16 bits; floats stay what they are.
+
+    Args:
+        path: any file in one of the formats that are read, whatever its suffix.
+        max_pixels: refuse a file that claims more, all pages together.
+        first_page: leave the other pages of an animation or document alone.
+
+    Attributes:
+        header: what the file claims.
+
+    Raises:
+        ImageError: no image, damaged, or with unusual samples.
+        ImageTooLargeError: more than ``max_pixels``.
+    """
+
+    def __init__(
+        self, path: Path, *, max_pixels: int = MAX_PIXELS, first_page: bool = False
+    ) -> None:
+        self.path = path
+        with _reading(path):
+            if path.stat().st_size == 0:
+                raise ImageError(f"{path} is empty")
+            pages, notes = _measure(path, max_pixels, first_page=first_page)
+            frames = 1 if first_page else count_frames(path)
+            self._image: Any = _decode(path, pages)
+            self._at_once = True
+            self._animation: Animation | None = None
+            if frames == 1:
+                self._open_image(pages, notes)
+            else:
+                _check_size(path, self._image.width * self._image.height * frames, max_pixels)
+                self._open_animation(Animation(path))
+
+    def _open_image(self, pages: int, notes: tuple[str, ...]) -> None:
+        image = self._image
+        size = image.width * image.height * image.bands * _dtype(image).itemsize
+        self._at_once = size <= AT_ONCE * pages
+        if size <= AT_ONCE:
+            self._image = image = image.copy_memory()
+        # What is not kept in memory can be read only once.
+        alpha = image if size <= AT_ONCE or image.bands % 2 else _decode(self.path, pages)
+        self.header = _header(image, pages, notes, opaque=_opaque(alpha))
+
+    def _open_animation(self, animation: Animation) -> None:
+        """An animated PNG; libvips has read what belongs to the whole file, and one picture."""
+        first = _header(self._image, 1, (), opaque=False)
+        if (animation.width, animation.height) != (first.width, first.height):
+            raise ImageError(f"{self.path} is an animated PNG to be turned; turn it first")
+        white = full_scale(first.dtype)
+        opaque = all(frame[..., -1].min() == white for frame in animation.frames())
+        self._animation = animation
+        self.header = replace(
+            first,
+            channels=first.channels + (first.channels % 2 and not opaque),
+            opaque=opaque and first.channels % 2 == 0,
+            pages=len(animation.delays),
+            delays=animation.delays,
+            loop=animation.loop,
+        )
+
+    def __enter__(self) -> Self:
+        """Nothing to do: it is open."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the file."""
+        self._image = None
+
+    def strips(self) -> Iterator[Pixels]:
+        """The pixels, ``(rows, W, C)`` at a time, top to bottom, page after page; only once.
+
+        No strip holds rows of two pages.
+
+        Raises:
+            ImageError: the file is damaged further down, or holds NaN or infinity.
+        """
+        head = self.header
+        if self._animation is not None:
+            with _reading(self.path):
+                for frame in self._animation.frames():
+                    yield np.ascontiguousarray(frame[..., : head.channels])
+            return
+        row_bytes = head.width * head.channels * head.dtype.itemsize
+        step = head.height if self._at_once else max(1, STRIP // row_bytes)
+        with _reading(self.path):
+            region = pyvips.Region.new(self._image)
+            for top in range(0, head.height * head.pages, head.height):
+                for first in range(0, head.height, step):
+                    rows = min(step, head.height - first)
+                    raw = region.fetch(0, top + first, head.width, rows)
+                    strip: Pixels = np.frombuffer(raw, dtype=head.dtype)
+                    if head.dtype == np.float32 and not np.isfinite(strip).all():
+                        raise ImageError(f"{self.path} holds NaN or infinity; mend those pixels")
+                    yield strip.reshape(rows, head.width, head.channels)
+
+
+@contextmanager
+def _reading(path: Path) -> Generator[None]:
+    """Turn what goes wrong with a file into an :class:`ImageError` of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise ImageError(f"cannot read {path}: {error.strerror or error}") from error
+    except pyvips.Error as error:
+        if "HEVC" in str(error):
+            raise ImageError(
+                f"{path} is HEIC, which this libvips cannot decode; install libvips with libde265 "
+                "from your system in place of pyvips-binary"
+            ) from error
+        raise ImageError(f"{path} is no readable image, or damaged: {complaint(error)}") from error
+
+
+def _load(path: Path, *, access: str = "sequential", **options: Any) -> Any:
+    return cast(Any, pyvips.Image).new_from_file(
+        str(path), access=access, fail_on="truncated", **options
+    )
+
+
+def _measure(path: Path, max_pixels: int, *, first_page: bool) -> tuple[int, tuple[str, ...]]:
+    """How many pages are to be read, and what is left behind; refuses what is too large."""
+    image = _load(path)
+    pages = image.get("n-pages") if image.get_typeof("n-pages") and not first_page else 1
+    _check_size(path, image.width * image.height * pages, max_pixels)
+    if pages == 1:
+        return 1, ()
+    if image.get("vips-loader").startswith("heif"):
+        return 1, (f"holds {pages} pictures; only the main one is enlarged",)
+    try:
+        whole = _load(path, n=-1)
+    except pyvips.Error as error:
+        if "differs" not in str(error):
+            raise
+        return 1, (f"has {pages} pages of several sizes; only the first is enlarged",)
+    _check_size(path, whole.width * whole.height, max_pixels)
+    return pages, ()
+
+
+def _decode(path: Path, pages: int) -> Any:
+    """The pages above each other, upright and plain; pixels are decoded when asked for."""
+    image = _load(path, n=-1) if pages > 1 else _load(path)
+    if pages == 1 and image.get_typeof("orientation") and image.get("orientation") != 1:
+        # Turning needs any row at any time; libvips keeps large images in a nameless file.
+        image = _load(path, access="random").autorot()
+    return _plain(image, path)
+
+
+def _check_size(path: Path, count: int, max_pixels: int) -> None:
+    if count > max_pixels:
+        raise ImageTooLargeError(
+            f"{path} has {count / 1e6:.0f} megapixels, the limit is "
+            f"{max_pixels / 1e6:.0f}; lift it with --max-megapixels"
+        )
+
+
+def _plain(image: Any, path: Path) -> Any:
+    """Grey or RGB, with or without alpha, in one of the three depths."""
+    deep = image.format == "ushort"
+    if image.interpretation == "cmyk":
+        depth = 16 if deep else 8
+        image = image.icc_transform("srgb", embedded=True, intent="relative", depth=depth)
+    elif image.interpretation in ("lab", "labs", "labq", "lch", "xyz", "hsv", "cmc", "yxy"):
+        image = image.colourspace("srgb" if image.format == "uchar" else "rgb16")
+    elif image.format == "uint":
+        image = (image >> 16).cast("ushort")
+        image = image.copy(interpretation="rgb16" if image.bands > 2 else "grey16")
+    if image.format not in _KIND:
+        raise ImageError(
+            f"{path} has {image.format} samples; 8, 16 or 32 bits without sign, or 32-bit floats"
+        )
+    if image.bands not in (1, 2, 3, 4) or image.hasalpha() == bool(image.bands % 2):
+        raise ImageError(f"{path} has {image.bands} bands; grey or RGB, with or without alpha")
+    return image
+
+
+def _dtype(image: Any) -> np.dtype[Any]:
+    return np.dtype(_KIND[image.format])
+
+
+def _opaque(image: Any) -> bool:
+    if image.bands % 2:
+        return False
+    return image[-1].min() == full_scale(_dtype(image))
+
+
+def _header(image: Any, pages: int, notes: tuple[str, ...], *, opaque: bool) -> Header:
+    carried = {
+        name: (image.get_typeof(name), image.get(name))
+        for name in cast(list[str], image.get_fields())
+        if name.startswith(_CARRIED) and is_kept(name)
+    }
+    if "exif-data" in carried:
+        kind, block = carried["exif-data"]
+        carried["exif-data"] = (kind, without_pixel_facts(block))
+    if "xmp-data" in carried:
+        kind, packet = carried["xmp-data"]
+        carried["xmp-data"] = (kind, _XMP_ORIENTATION.sub(rb"\g<1>1", packet))
+    delays = tuple(image.get("delay")) if pages > 1 and image.get_typeof("delay") else ()
+    return Header(
+        width=image.width,
+        height=image.height // pages,
+        channels=image.bands,
+        dtype=_dtype(image),
+        carried=carried,
+        resolution=(image.xres, image.yres),
+        pages=pages,
+        delays=delays,
+        loop=image.get("loop") if pages > 1 and image.get_typeof("loop") else 0,
+        opaque=opaque,
+        notes=notes,
+    )

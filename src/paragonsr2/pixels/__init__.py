@@ -1,1 +1,0 @@
-"""Image files, resizing, and the border between arrays and network input."""
