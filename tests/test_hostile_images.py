@@ -43,6 +43,7 @@ import sys
 from pathlib import Path
 import numpy as np
 import paragonsr2.images.reading as files
+from paragonsr2.images.writing import write_strips
 import paragonsr2.upscale.upscaler as module
 from paragonsr2.upscale.backends import ClassicalBackend
 from paragonsr2.upscale.job import run_task
@@ -61,7 +62,7 @@ def peak():
 folder = Path(sys.argv[1])
 size = 200, 40_000, 3
 rows = (np.full((100, 200, 3), y % 251, np.uint8) for y in range(400))
-files.write_strips(folder / "tall.png", files.Header(200, 40_000, 3, np.dtype(np.uint8)), rows)
+write_strips(folder / "tall.png", files.Header(200, 40_000, 3, np.dtype(np.uint8)), rows)
 before = peak()
 outcome = run_task(Task(folder / "tall.png", folder / "large.png"), up)
 assert outcome.status == "done", outcome
