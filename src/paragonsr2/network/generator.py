@@ -38,6 +38,11 @@ NANO_LINE, NANO_DILATION = 9, 2
 # convolutions.
 ATTENDING_BLOCK = 1
 
+# Where detail_gain starts. The last convolution is then ten times as large as it would be at 1,
+# so Adam's steps, whose size does not depend on that of the weight, disturb the picture ten times
+# less. At 1 the network hushed that noise by closing the gate map, to 0.501 after 5,000 steps.
+DETAIL_GAIN = 0.1
+
 MAX_WINDOW = 64
 MAX_EXPANSION = 16
 
@@ -185,7 +190,7 @@ class ParagonSR2(nn.Module):
         self.fuse = Fuse(c, variant.groups)
         self.gate = ContentAwareDetailProcessor(c) if variant.gated else None
         self.upsampler = Upsampler(c, scale, staged=variant.staged)
-        self.detail_gain: nn.Parameter | None = nn.Parameter(torch.ones(()))
+        self.detail_gain: nn.Parameter | None = nn.Parameter(torch.tensor(DETAIL_GAIN))
 
         reach = 1 + sum(group.reach for group in groups) + self.upsampler.reach
         reach += self.gate.reach if self.gate is not None else 0

@@ -12,29 +12,31 @@ from torch.nn import functional as F
 from paragonsr2.network.layers import zero_
 
 
-class Fuse(nn.Conv2d):
-    """A 1x1 convolution of what every group put out, and the shallow features beside it.
+class Fuse(nn.Module):
+    """A 1x1 convolution over the output of every group and the shallow features.
 
     Args:
         channels: width.
-        groups: of the body.
+        groups: number of groups in the body.
     """
 
     def __init__(self, channels: int, groups: int) -> None:
-        super().__init__(channels * (groups + 1), channels, 1)
+        super().__init__()
+        conv = nn.Conv2d(channels * (groups + 1), channels, 1)
+        # Held here rather than in a child, so that states call them fuse.weight and fuse.bias.
+        self.weight, self.bias = conv.weight, cast(nn.Parameter, conv.bias)
 
-    # The parent takes one tensor; nothing calls this through it.
-    def forward(self, kept: Sequence[Tensor], last: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(self, kept: Sequence[Tensor], last: Tensor) -> Tensor:
         """Fuse features ``(B, C, H, W)``.
 
         Args:
-            kept: the shallow features, then those after every group but the last.
+            kept: the shallow features, then the features after every group but the last.
             last: what the last group adds to them.
 
         Returns:
             The same shape.
         """
-        return kept[0] + super().forward(torch.cat([*kept, kept[-1] + last], dim=1))
+        return kept[0] + F.conv2d(torch.cat([*kept, kept[-1] + last], 1), self.weight, self.bias)
 
     @torch.no_grad()
     def collapsed(self) -> FoldedFuse:
@@ -43,14 +45,14 @@ class Fuse(nn.Conv2d):
         width = weight.shape[0]
         weight[:, -2 * width : -width] += weight[:, -width:]
         weight[:, :width] += torch.eye(width).to(weight)[:, :, None, None]
-        return FoldedFuse(weight, cast(Tensor, self.bias).clone())
+        return FoldedFuse(weight, self.bias.clone())
 
 
 class FoldedFuse(nn.Module):
-    """:class:`Fuse` deployed: two passes over the features fewer.
+    """The deployed form of :class:`Fuse`, with two fewer passes over the features.
 
-    Its weights have a name of their own: taken for those of :class:`Fuse` they would pass every
-    check of shapes and give another picture.
+    Its weights have their own name: the weights of one form have the right shapes for the other
+    but would give a different picture.
 
     Args:
         weight: ``(C, C * (groups + 1), 1, 1)``.
