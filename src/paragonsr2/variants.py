@@ -1,6 +1,7 @@
-"""The network family as data: what sets each variant apart, and nothing else.
+"""The network family as one table.
 
-No other module asks a variant for its name; they ask this table for a property.
+To add a variant, add a row. Other modules read the properties of a row; none of them asks for the
+name of a variant.
 """
 
 from __future__ import annotations
@@ -20,23 +21,25 @@ class Variant:
     """One row of the family.
 
     Attributes:
-        block: the kind of block the body is made of.
+        block: kind of block in the body.
         channels: width of the body.
         groups: number of residual groups.
         blocks: blocks per group.
         gated: whether a gate map scales the deep features.
-        staged: upsample x4 and x8 in x2 steps with a convolution between.
-        attending: groups that attend, at half resolution, in one of their blocks.
-        window: side of the attention window in pixels of half resolution; 0 without attention.
-        attention_width: of queries, keys and values; 0 without attention.
-        global_pool: each group ends in a channel gate that pools the whole image.
+        staged: upsample to x4 and x8 in steps of x2, with a convolution between them.
+        attending: indices of the groups in which one block is window attention at half resolution.
+        window: side of the attention window, in half-resolution pixels; 0 without attention.
+        attention_width: width of queries, keys and values; 0 without attention.
+        global_pool: whether each group ends in a channel gate that pools the whole image.
         ffn: hidden width of the gated feed-forward part; 0 without one.
-        halo: margin of tiles; 0 takes the whole receptive field, so that tiles are exact.
-        budget: highest allowed cost at x2, thousand multiply-adds per low-resolution pixel.
-        critic_feat: width of the discriminator that trains it, see MUNet's ``num_feat``.
-        critic_mult: widths of that discriminator's levels, see MUNet's ``ch_mult``.
-        perceptual_alpha: base paths that suit perceptual training, from and to; fidelity: 0.
-        purpose: who it is for, in a few words.
+        halo: margin read around a tile, in pixels; 0 uses the whole receptive field, which makes
+            tiles exact.
+        budget: highest cost allowed at x2, in thousand multiply-adds per low-resolution pixel.
+        critic_feat: ``num_feat`` of the MUNet that trains it.
+        critic_mult: ``ch_mult`` of the MUNet that trains it.
+        perceptual_alpha: lowest and highest ``upsampler_alpha`` for perceptual training. Fidelity
+            training uses 0.
+        purpose: what it is for, in a few words.
     """
 
     block: BlockKind
@@ -91,12 +94,12 @@ ARCH_PREFIX = "paragonsr2_"
 
 
 def variant_name(name: str) -> str:
-    """The short name of ``name``, which may be given as ``photo`` or ``paragonsr2_photo``.
+    """Return the short name for ``photo`` or ``paragonsr2_photo``.
 
     Raises:
-        OptionError: there is no such variant.
+        OptionError: no variant has this name.
     """
     short = name.removeprefix(ARCH_PREFIX)
     if short not in VARIANTS:
-        raise OptionError(f"there is no variant '{name}'; take one of {', '.join(VARIANTS)}")
+        raise OptionError(f"unknown variant '{name}'; choose one of {', '.join(VARIANTS)}")
     return short

@@ -1,4 +1,4 @@
-"""Window self-attention with the position in its values."""
+"""Window self-attention that takes position from its values."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from torch.nn import functional as F
 from paragonsr2.errors import OptionError
 from paragonsr2.network.layers import DilatedDepthwise, pad_to_multiple
 
-#: End of the keys under which states carry their window.
+#: Suffix of the keys under which states hold their window.
 WINDOW_KEY = "._extra_state"
 
 #: Width of one head.
 HEAD_DIM = 32
 
-# Added to the score of a padded pixel: far below any real score, yet finite in float16.
+# Added to the scores of padded pixels: far below any real score, yet finite in float16.
 MASKED = -1.0e4
 
 
 class WindowAttention(nn.Module):
     """Residual self-attention inside windows, shifted by padding and masking.
 
-    The shift pads the top and the left instead of rolling the image round, and padded pixels
-    are masked, so opposite borders never see each other. A depthwise 3x3 of the values, added to
-    what attention gives, tells where a pixel stands: unlike a bias on the scores it leaves the
-    fused kernels alone, and it works across the borders of windows.
+    To shift the windows, the image is padded at the top and left rather than rolled around, and
+    padded pixels are masked: opposite borders never see each other. Position enters through a
+    depthwise 3x3 convolution of the values, added to the attention output. Unlike a bias on the
+    scores, it works with fused kernels and across window borders.
 
     Args:
-        channels: of the features.
-        width: of queries, keys and values, a multiple of :data:`HEAD_DIM`.
-        window: side of a window in pixels.
-        shift: pixels by which the window grid starts before the image; 0 or ``window // 2``.
+        channels: width of the features.
+        width: width of queries, keys and values, a multiple of :data:`HEAD_DIM`.
+        window: side of a window, in pixels.
+        shift: pixels by which the window grid starts before the image, 0 or ``window // 2``.
     Source: Liu et al., "Swin Transformer", 2021; position: Dong et al., "CSWin Transformer", 2022.
     """
 
@@ -45,36 +45,37 @@ class WindowAttention(nn.Module):
         self.qkv = nn.Conv2d(channels, 3 * width, 1)
         self.position = DilatedDepthwise(width, (3, 3), 1)
         self.project = nn.Conv2d(width, channels, 1)
-        # As the other blocks, it starts with a small part of the sum.
+        # Like the other blocks, it starts with a small share of the sum.
         with torch.no_grad():
             self.project.weight.mul_(0.1)
 
-    # The window goes with the weights: no shape tells it, and with another they mean nothing.
+    # The window is stored with the weights: they are useless with another one, and no tensor shape
+    # reveals it.
     def get_extra_state(self) -> Tensor:
-        """The window, for the state of the network."""
+        """Return the window, to be stored in the state of the network."""
         return torch.tensor(self.window)
 
     def set_extra_state(self, state: Any) -> None:
-        """Check the window that a state was trained with.
+        """Check the window that the weights were trained with.
 
         Raises:
-            OptionError: it is another.
+            OptionError: this module has a different window.
         """
         if int(state) != self.window:
             raise OptionError(
-                f"the state is of window_size {int(state)}, the network of {self.window}; build "
-                "the network with the state's"
+                f"the weights were trained with window_size {int(state)}, but the network has "
+                f"{self.window}; build it with {int(state)}"
             )
 
     def _windows(self, x_BCHW: Tensor) -> Tensor:
-        """Cut ``(B, C, H, W)`` with sides on the window into ``(N, C, T)``, N = B·nH·nW."""
+        """Cut ``(B, C, H, W)``, H and W multiples of the window, into ``(N, C, T)``, N = B·nH·nW."""
         w = self.window
         batch, channels, height, width = x_BCHW.shape
         x = x_BCHW.reshape(batch, channels, height // w, w, width // w, w)
         return x.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, w * w)
 
     def attend(self, qkv: Tensor) -> Tensor:
-        """Attention alone, of ``(B, 3 * width, H, W)``, any H and W, to ``(B, width, H, W)``."""
+        """Attend only: map ``(B, 3 * width, H, W)`` of any size to ``(B, width, H, W)``."""
         batch, _, height, width = qkv.shape
         w, s, heads, dim = self.window, self.shift, self.heads, HEAD_DIM
         padded = pad_to_multiple(qkv, w, before=s)
@@ -90,7 +91,7 @@ class WindowAttention(nn.Module):
         return out[..., s : s + height, s : s + width]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)``, any H and W, to the same shape."""
+        """Map ``(B, C, H, W)`` of any size to the same shape."""
         qkv = self.qkv(x)
         values = qkv.chunk(3, dim=1)[2]
         return x + self.project(self.attend(qkv) + self.position(values))

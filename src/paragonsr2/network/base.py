@@ -12,15 +12,15 @@ from paragonsr2.arrays.kernels import polyphase_taps
 class MagicKernelSharp2021(nn.Module):
     """Enlarge with the fixed Magic Kernel; nothing is learned.
 
-    All output phases are computed in low resolution, so that the result can be added to the
-    detail before the last PixelShuffle: by two depthwise convolutions, one per axis, or by a
-    single one of both. The single pass takes more multiply-adds but touches memory once less,
-    which is what engines wait for; it pays while the kernel has three taps, as it has with
-    alpha 0.
+    All output phases are computed in low resolution, so the result can be added to the detail
+    before the last PixelShuffle. Two depthwise convolutions, one per axis, do this; or a single
+    one for both axes. The single pass needs more multiply-adds but one pass over memory less,
+    which pays as long as the kernel has three taps (alpha 0).
 
     Args:
         scale: 2, 3, 4 or 8.
-        upsampler_alpha: 0 = Magic Kernel, 1 = Magic Kernel Sharp 2021, between = linear blend.
+        upsampler_alpha: 0 is the Magic Kernel, 1 is Magic Kernel Sharp 2021; values between blend
+            them linearly.
         one_pass: filter both axes in one convolution.
 
     Raises:
@@ -46,13 +46,13 @@ class MagicKernelSharp2021(nn.Module):
             self.register_buffer(name, kernel, persistent=False)
 
     def phases(self, x: Tensor) -> Tensor:
-        """All output phases of ``x`` in PixelShuffle order.
+        """Compute all output phases of ``x`` in PixelShuffle order.
 
         Args:
             x: ``(B, 3, H, W)``, any float dtype.
 
         Returns:
-            ``(B, 3 * scale**2, H, W)``, dtype of ``x``.
+            ``(B, 3 * scale**2, H, W)`` in the dtype of ``x``.
         """
         x = F.pad(x, (self.reach,) * 4, mode="replicate")
         for name in self._passes:
@@ -61,11 +61,11 @@ class MagicKernelSharp2021(nn.Module):
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge ``(B, 3, H, W)`` to ``(B, 3, H * scale, W * scale)``, dtype of ``x``."""
+        """Enlarge ``(B, 3, H, W)`` to ``(B, 3, H * scale, W * scale)`` in the dtype of ``x``."""
         return F.pixel_shuffle(self.phases(x), self.scale)
 
     def collapsed(self) -> MagicKernelSharp2021:
-        """The deployed form: one pass where the kernel has three taps."""
+        """Return the deployed form, which uses one pass if the kernel has three taps."""
         one_pass = self.reach == 1
         return MagicKernelSharp2021(self.scale, self.upsampler_alpha, one_pass=one_pass).to(
             self.get_buffer(self._passes[0])

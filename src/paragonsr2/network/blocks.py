@@ -1,7 +1,7 @@
-"""The blocks that bodies are made of, beside attention.
+"""The blocks of the bodies, except attention.
 
-Every block says how far it looks: ``reach`` is the number of low-resolution pixels beyond
-which a change of its input cannot change its output.
+Every block has a ``reach``: a change of its input further away than this many low-resolution
+pixels cannot change its output.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from torch.nn import functional as F
 
 from paragonsr2.network.layers import CollapsibleConv, WideContext, zero_
 
-#: Largest magnitude of the values that gates scale; photographs reach it hardly ever.
+#: Limit of the values that the gates scale. Photographs hardly ever reach it.
 VALUE_LIMIT = 4.0
 
 
 class NanoBlock(nn.Module):
-    """Linear MBConv with identity, then the only nonlinearity; one 3x3 convolution deployed.
+    """Linear MBConv with identity and one nonlinearity; deploys as a single 3x3 convolution.
 
-    LeakyReLU because engines fuse it into the convolution; PReLU is not fused. A block that sees
-    far has a row and then a column of taps before, depthwise and dilated: lines and edges, which
-    go on for long, are most of what far pixels tell. Both start at zero, so that a network
-    without them goes on from where it is.
+    The nonlinearity is LeakyReLU because engines fuse it into the convolution, unlike PReLU. A
+    block with a wide view first applies a row and then a column of taps, depthwise and dilated:
+    most of what distant pixels can tell is about long lines and edges. Both start at zero, so
+    weights trained without them can be loaded and trained further.
 
     Args:
         channels: width.
-        expansion: hidden width of the trained form as a multiple of ``channels``.
-        line: number of taps in the row and in the column, odd; 0 for a block that sees 3x3.
+        expansion: hidden width of the trained form, as a multiple of ``channels``.
+        line: number of taps in the row and in the column, odd; 0 for a plain 3x3 view.
         dilation: spacing of those taps.
     """
 
@@ -50,22 +50,23 @@ class NanoBlock(nn.Module):
 
 
 class GateBlock(nn.Module):
-    """Gated feed-forward block of dense 3x3 convolutions that sees far.
+    """Gated feed-forward block of dense 3x3 convolutions with a wide view.
 
-    3x3 expand to two halves; one half gathers context through a dilated 7x7 depthwise
-    convolution and is clipped to -1..1, the other to what pictures reach; the product of the
-    halves is projected by a 3x3. One block reaches ``2 + 3 * dilation`` pixels. Compression works
-    in blocks of 8 to 64 pixels, so Stream has dilations 1, 2, 4 in two groups and reaches 54
-    pixels to each side; sixteen blocks of Photo get as far without dilation.
+    A 3x3 convolution expands to two halves, value and gate. The gate gathers context through a
+    dilated 7x7 depthwise convolution and is clipped to -1..1; the value is clipped to
+    :data:`VALUE_LIMIT`. A second 3x3 projects their product. One block reaches
+    ``2 + 3 * dilation`` pixels. Video codecs work in blocks of 8 to 64 pixels, so Stream uses
+    dilations 1, 2 and 4 in two groups and reaches 54 pixels to each side. Sixteen blocks of Photo
+    get as far without dilation.
 
-    Clipped, a block adds no more than a constant to its input. Unclipped, six products in a row
-    are a polynomial of degree 64, which made 1e5 of noise, threw the loss to 1e8 while training
-    and was too coarse in float16. Engines fuse the clips into the convolutions.
+    Because of the clips a block adds at most a constant to its input. Without them, six products
+    in a row form a polynomial of degree 64: it turned noise into 1e5, raised the training loss to
+    1e8, and lost precision in float16. Engines fuse the clips into the convolutions.
 
     Args:
         channels: width.
         hidden: width of each half.
-        dilation: of the context convolution.
+        dilation: dilation of the context convolution.
         expansion: hidden width of the trained 3x3 convolutions, as a multiple of their input.
     """
 
@@ -82,18 +83,18 @@ class GateBlock(nn.Module):
         return x + self.project(_gated(value, self.context(gate)))
 
     def collapsed(self) -> DeployedGateBlock:
-        """The form that is exported."""
+        """Return the deployed form."""
         return DeployedGateBlock(self)
 
 
 class DeployedGateBlock(nn.Module):
-    """:class:`GateBlock` deployed: each half has a convolution of its own.
+    """The deployed form of :class:`GateBlock`: each half has its own convolution.
 
-    Engines then keep both halves in the layout that they convolve in, where a split would have
-    them laid out anew.
+    Engines can then keep both halves in the memory layout of their convolutions. A split would
+    make them rearrange the data.
 
     Args:
-        block: in trained form.
+        block: the trained form.
     """
 
     @torch.no_grad()
@@ -115,7 +116,7 @@ def _gated(value: Tensor, gate: Tensor) -> Tensor:
 
 
 def _half(conv: nn.Conv2d, which: int) -> nn.Conv2d:
-    """The convolution of the first or second half of the outputs of ``conv``."""
+    """Return the convolution for the first (0) or second (1) half of the outputs of ``conv``."""
     half = copy.deepcopy(conv)
     half.out_channels //= 2
     half.weight = nn.Parameter(conv.weight.chunk(2)[which].clone())
@@ -124,21 +125,21 @@ def _half(conv: nn.Conv2d, which: int) -> nn.Conv2d:
 
 
 class HalfResolution(nn.Module):
-    """A residual block that works at half resolution: a quarter of the work, twice the view.
+    """A residual block that works at half resolution, for a quarter of the cost and twice the view.
 
-    The fine detail stays in the residual.
+    The residual connection keeps fine detail.
 
     Args:
         channels: width, a multiple of 4.
-        body: from ``(B, C, H/2, W/2)`` to the same shape.
-        reach: of the body, in its own pixels.
+        body: module that maps ``(B, C, H/2, W/2)`` to the same shape.
+        reach: reach of the body, in its own pixels.
     """
 
     def __init__(self, channels: int, body: nn.Module, reach: int) -> None:
         super().__init__()
         self.down = nn.Conv2d(channels, channels, 2, stride=2)
         self.body = body
-        # Shuffling a quarter of the channels moves a quarter of the memory.
+        # Shuffling a quarter of the channels moves only a quarter of the memory.
         self.widen = nn.Conv2d(channels, channels, 1)
         self.up = nn.Conv2d(channels // 4, channels, 1)
         with torch.no_grad():
@@ -146,7 +147,7 @@ class HalfResolution(nn.Module):
         self.reach = 2 * reach + 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)``, any H and W, to the same shape."""
+        """Map ``(B, C, H, W)`` of any size to the same shape."""
         height, width = x.shape[-2:]
         even = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
         y = self.widen(self.body(self.down(even)))

@@ -28,14 +28,14 @@ from paragonsr2.network.heads import ContentAwareDetailProcessor, Fuse, Upsample
 from paragonsr2.network.layers import ChannelGate
 from paragonsr2.variants import SCALES, VARIANTS, Variant, variant_name
 
-# Context of the Gate blocks widens within each group.
+# Dilations of the Gate blocks in a group: each sees further than the one before.
 GATE_DILATIONS = (1, 2, 4)
 
-# Every second Nano block, counted over the whole body, sees along lines of 9 taps, 2 apart.
+# Every second Nano block, counted over the whole body, sees along lines of 9 taps spaced by 2.
 NANO_LINE, NANO_DILATION = 9, 2
 
-# The block that attends, in those groups of a Paragon body that do; all others are gated
-# convolutions.
+# Index of the attention block in the groups of a Paragon body that have one. All other blocks are
+# gated convolutions.
 ATTENDING_BLOCK = 1
 
 # Where detail_gain starts. The last convolution is then ten times as large as it would be at 1,
@@ -46,18 +46,18 @@ DETAIL_GAIN = 0.1
 MAX_WINDOW = 64
 MAX_EXPANSION = 16
 
-#: Scalar in every saved state: the base path, which no shape tells.
+#: Key of a scalar in every saved state. It holds the base path, which no tensor shape reveals.
 ALPHA_KEY = "upsampler_alpha"
-# Decimals that survive each dtype: tools that halve a file halve this scalar with it.
+# Decimals that survive in each dtype. Tools that convert a file to half precision convert this too.
 _ALPHA_DECIMALS = {torch.float64: 6, torch.float32: 6, torch.float16: 3, torch.bfloat16: 2}
 
 
 class StoredAlpha(NamedTuple):
-    """The ``upsampler_alpha`` that a state carries.
+    """The ``upsampler_alpha`` found in a state.
 
     Attributes:
-        value: as it was given, to the decimals that its dtype holds.
-        tolerance: two alphas nearer than this are the same.
+        value: the alpha, rounded to the decimals that its dtype can hold.
+        tolerance: alphas that differ by less than this are equal.
     """
 
     value: float
@@ -65,28 +65,28 @@ class StoredAlpha(NamedTuple):
 
 
 def read_alpha(stored: Tensor) -> StoredAlpha:
-    """Decode the scalar :data:`ALPHA_KEY` of a state.
+    """Decode the scalar stored under :data:`ALPHA_KEY`.
 
     Raises:
-        OptionError: it is no float in 0..1.
+        OptionError: the tensor is not a float scalar in 0..1.
     """
     decimals = _ALPHA_DECIMALS.get(stored.dtype)
     if decimals is None or stored.ndim or not 0.0 <= float(stored) <= 1.0:
         raise OptionError(
-            f"{ALPHA_KEY} is stored as {stored.dtype} {tuple(stored.shape)}; "
-            "it must be one float from 0 to 1"
+            f"{ALPHA_KEY} is a {stored.dtype} tensor of shape {tuple(stored.shape)}; "
+            "it must be a single float from 0 to 1"
         )
     return StoredAlpha(round(float(stored), decimals), 10.0**-decimals)
 
 
 class Paths(NamedTuple):
-    """What the two paths hold before they are summed.
+    """The two paths before they are summed.
 
     Attributes:
-        base: the classical enlargement, ``(B, 3 * scale**2, H, W)`` before its shuffle, or
-            ``(B, 3, H * scale, W * scale)`` where the upsampler works in stages.
-        detail: the same shape, what the network adds.
-        gate: ``(B, 1, H, W)`` in 0.5..1.5, or None in variants without a gate map.
+        base: classical enlargement. Its shape is ``(B, 3 * scale**2, H, W)``, before PixelShuffle,
+            or ``(B, 3, H * scale, W * scale)`` if the upsampler works in stages.
+        detail: what the network adds, in the same shape.
+        gate: gate map ``(B, 1, H, W)`` in 0.5..1.5, or None for variants without one.
     """
 
     base: Tensor
@@ -96,15 +96,15 @@ class Paths(NamedTuple):
 
 @runtime_checkable
 class Collapsible(Protocol):
-    """A module that is trained in one form and deployed in a simpler one."""
+    """A module that trains in one form and deploys in a simpler one."""
 
     def collapsed(self) -> nn.Module:
-        """The simpler form."""
+        """Return the simpler form."""
         ...
 
 
 class Group(nn.Module):
-    """A run of blocks; the residual around it is the caller's."""
+    """A sequence of blocks. The caller adds the residual connection around it."""
 
     def __init__(self, variant: Variant, index: int, window: int, expansion: int) -> None:
         super().__init__()
@@ -148,9 +148,10 @@ class ParagonSR2(nn.Module):
     Args:
         variant: a row of :data:`paragonsr2.variants.VARIANTS`.
         scale: 2, 3, 4 or 8.
-        upsampler_alpha: base path, 0 = Magic Kernel .. 1 = Magic Kernel Sharp 2021.
-        window_size: attention window; None takes the variant's.
-        expansion: hidden width of collapsible convolutions while training.
+        upsampler_alpha: base path, from 0 (Magic Kernel) to 1 (Magic Kernel Sharp 2021).
+        window_size: side of the attention window; None uses the variant's.
+        expansion: hidden width of collapsible convolutions during training, as a multiple of
+            their input width.
 
     Raises:
         ScaleError: ``scale`` is not supported.
@@ -170,15 +171,15 @@ class ParagonSR2(nn.Module):
         if scale not in SCALES:
             raise ScaleError(f"scale {scale} is not one of {', '.join(map(str, SCALES))}")
         window = variant.window if window_size is None else window_size
-        # The bounds keep a hostile checkpoint from asking for all memory.
+        # Without these bounds a hostile checkpoint could request all memory.
         if bool(window) != bool(variant.window) or window % 2 or window > MAX_WINDOW:
-            mend = f"give an even number up to {MAX_WINDOW}"
+            fix = f"use an even number up to {MAX_WINDOW}"
             raise OptionError(
-                f"window_size {window} does not fit: "
-                + (mend if variant.window else "this variant has no attention")
+                f"window_size cannot be {window}: "
+                + (fix if variant.window else "this variant has no attention")
             )
         if not 1 <= expansion <= MAX_EXPANSION:
-            raise OptionError(f"expansion is {expansion}; give 1 to {MAX_EXPANSION}")
+            raise OptionError(f"expansion is {expansion}; use 1 to {MAX_EXPANSION}")
         c = variant.channels
         self.scale = scale
         self.upsampler_alpha = upsampler_alpha
@@ -194,27 +195,28 @@ class ParagonSR2(nn.Module):
 
         reach = 1 + sum(group.reach for group in groups) + self.upsampler.reach
         reach += self.gate.reach if self.gate is not None else 0
-        #: Pixels beyond which the input cannot matter; None where the whole image matters.
+        #: Receptive field: pixels beyond this distance cannot change the output. None means that
+        #: every pixel of the image can.
         self.reach: int | None = None if variant.global_pool else max(reach, self.base.reach)
-        #: Tiles are read with this margin, and from multiples of :attr:`tile_multiple`.
+        #: Margin read around a tile. Tiles start at multiples of :attr:`tile_multiple`.
         self.tile_halo = variant.halo or max(reach, self.base.reach)
-        # Attention works at half resolution, so a window is twice as wide here.
+        # Attention works at half resolution, where a window covers twice as many input pixels.
         self.tile_multiple = 2 * window or 1
-        # Features kept for fusion, what ONNX Runtime holds besides (as measured), the output;
-        # attention scores.
+        # Features kept for fusion, what ONNX Runtime holds besides (measured), and the output.
         wide = c * (variant.groups + 16) + 9 * scale**2
-        #: Working memory of a deployed pass, in floats per input pixel, roughly.
+        #: Approximate working memory of a deployed pass, in floats per input pixel. The second
+        #: term counts attention scores.
         heads = variant.attention_width // HEAD_DIM
         self.floats_per_pixel = wide + 2 * heads * window**2 // 4
 
     def set_checkpointing(self, on: bool) -> None:
-        """Trade time for memory while training: recompute each block in the backward pass."""
+        """Save training memory at the cost of time: recompute each block in the backward pass."""
         for group in self.groups:
             cast(Group, group).checkpointing = on
 
     def paths(self, x: Tensor) -> Paths:
-        """Both paths of ``(B, 3, H, W)``, unsummed: for training logs and pictures."""
-        # The same edge as the base path has: a zero border would be a black frame.
+        """Run both paths on ``(B, 3, H, W)`` without summing them, for training logs and plots."""
+        # Pad as the base path does. Zeros would put a black frame around the picture.
         shallow = self.conv_in(F.pad(x, (1, 1, 1, 1), mode="replicate"))
         outputs = [shallow]
         *groups, last = self.groups
@@ -235,9 +237,9 @@ class ParagonSR2(nn.Module):
         return Paths(base, detail, gate)
 
     def join(self, paths: Paths) -> Tensor:
-        """The picture ``(B, 3, H * scale, W * scale)`` that both paths add up to."""
+        """Sum the paths to the picture ``(B, 3, H * scale, W * scale)``."""
         total = paths.base + paths.detail
-        # Where one shuffle does it all, adding before it saves a pass over the large picture.
+        # With a single shuffle, adding before it saves one pass over the large picture.
         return F.pixel_shuffle(total, self.scale) if self._direct else total
 
     @property
@@ -248,16 +250,19 @@ class ParagonSR2(nn.Module):
         """Enlarge a batch of pictures.
 
         Args:
-            x: RGB ``(B, 3, H, W)``, nominally 0..1, any float dtype, any H and W from 1.
+            x: RGB ``(B, 3, H, W)``, nominally 0..1, any float dtype; H and W may be 1 or more.
 
         Returns:
-            ``(B, 3, H * scale, W * scale)``, dtype of ``x``, not clipped.
+            ``(B, 3, H * scale, W * scale)`` in the dtype of ``x``, not clipped.
         """
         return self.join(self.paths(x))
 
     @torch.no_grad()
     def collapse(self) -> ParagonSR2:
-        """The deployed network: the same function in fewer, plainer layers; self is unchanged."""
+        """Return the deployed network: the same function in fewer, simpler layers.
+
+        This network stays as it is.
+        """
         deployed = copy.deepcopy(self)
         _collapse_children(deployed)
         if deployed.detail_gain is not None:
@@ -275,7 +280,7 @@ class ParagonSR2(nn.Module):
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
-        # Not a buffer: a cast to half would round it, and exported graphs would hold it unused.
+        # Not a buffer: casting to half would round it, and exported graphs would carry it unused.
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + ALPHA_KEY] = torch.tensor(self.upsampler_alpha, dtype=torch.float32)
 
@@ -289,7 +294,7 @@ class ParagonSR2(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        # States saved before there was this key lack it, and load all the same.
+        # States from before this key existed load without it.
         weights = dict(state_dict)
         stored = weights.pop(prefix + ALPHA_KEY, None)
         if stored is not None:
@@ -297,8 +302,8 @@ class ParagonSR2(nn.Module):
                 alpha = read_alpha(stored)
                 if abs(alpha.value - self.upsampler_alpha) > alpha.tolerance:
                     raise OptionError(
-                        f"the state is of upsampler_alpha {alpha.value}, the network of "
-                        f"{self.upsampler_alpha}; build the network with the state's"
+                        f"the weights were trained with upsampler_alpha {alpha.value}, but the "
+                        f"network has {self.upsampler_alpha}; build it with {alpha.value}"
                     )
             except OptionError as error:
                 error_msgs.append(str(error))
@@ -308,16 +313,16 @@ class ParagonSR2(nn.Module):
 
 
 def _no_autocast(x: Tensor) -> AbstractContextManager[None]:
-    """Keep what is not learned in the dtype of ``x``: bfloat16 would round it to 8 bits."""
+    """Keep the fixed base path in the dtype of ``x``: bfloat16 would round it to 8 bits."""
     device = x.device.type
-    # The device that costs are counted on knows no autocast, and an exported graph holds none.
+    # Costs are counted on the meta device, which has no autocast. Exported graphs have none either.
     if device == "meta" or not torch.is_autocast_enabled(device):
         return nullcontext()
     return cast(AbstractContextManager[None], torch.autocast(device, enabled=False))
 
 
 def _collapse_children(parent: nn.Module) -> None:
-    """Put the simpler form in the place of every module that has one; it sees to its own parts."""
+    """Replace every collapsible module by its simpler form, which handles its own children."""
     for name, child in list(parent.named_children()):
         if isinstance(child, Collapsible):
             setattr(parent, name, child.collapsed())
@@ -342,39 +347,42 @@ def build(variant: str, scale: int = 4, **options: object) -> ParagonSR2:
         options: the keyword options of :class:`ParagonSR2`.
 
     Raises:
-        OptionError: unknown variant or option.
+        OptionError: the variant or an option is unknown.
         ScaleError: ``scale`` is not supported.
     """
     unknown = sorted(set(options) - set(NETWORK_OPTIONS))
     if unknown:
         raise OptionError(
-            f"unknown option {', '.join(unknown)}; a network takes {', '.join(NETWORK_OPTIONS)}"
+            f"unknown option {', '.join(unknown)}; the options are {', '.join(NETWORK_OPTIONS)}"
         )
     row = VARIANTS[variant_name(variant)]
     return cast(Callable[..., ParagonSR2], ParagonSR2)(row, scale, **options)
 
 
 def channels_last(network: ParagonSR2) -> ParagonSR2:
-    """``network`` itself with its weights in the memory format that convolutions run best in."""
-    # The stubs of torch do not know that a module takes a memory format.
+    """Put the weights of ``network`` in the memory format that convolutions run fastest in.
+
+    Returns the same object.
+    """
+    # The type stubs of torch lack this argument of Module.to.
     return cast(Any, network).to(memory_format=torch.channels_last)
 
 
 def paragonsr2_realtime(scale: int = 4, **options: object) -> ParagonSR2:
-    """Realtime: plain convolutions one after the other once deployed. See :func:`build`."""
+    """Build Realtime, which deploys as a plain stack of convolutions. See :func:`build`."""
     return build("realtime", scale, **options)
 
 
 def paragonsr2_stream(scale: int = 4, **options: object) -> ParagonSR2:
-    """Stream: gated blocks that see far, for compressed video. See :func:`build`."""
+    """Build Stream, gated blocks with a wide view for compressed video. See :func:`build`."""
     return build("stream", scale, **options)
 
 
 def paragonsr2_photo(scale: int = 4, **options: object) -> ParagonSR2:
-    """Photo: window attention, for photographs. See :func:`build`."""
+    """Build Photo, gated blocks and window attention for photographs. See :func:`build`."""
     return build("photo", scale, **options)
 
 
 def paragonsr2_pro(scale: int = 4, **options: object) -> ParagonSR2:
-    """Pro: the deepest, with globally pooled channel gates. See :func:`build`."""
+    """Build Pro, the deepest, with globally pooled channel gates. See :func:`build`."""
     return build("pro", scale, **options)

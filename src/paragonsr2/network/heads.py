@@ -1,4 +1,4 @@
-"""What stands between the body and the picture: fusion, the gate map and the upsampler."""
+"""From the body to the picture: fusion, the gate map and the upsampler."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Fuse(nn.Module):
 
     @torch.no_grad()
     def collapsed(self) -> FoldedFuse:
-        """The same with both sums inside the convolution."""
+        """Return the deployed form, which has both sums inside the convolution."""
         weight = self.weight.clone()
         width = weight.shape[0]
         weight[:, -2 * width : -width] += weight[:, -width:]
@@ -71,11 +71,11 @@ class FoldedFuse(nn.Module):
 
 
 class ContentAwareDetailProcessor(nn.Module):
-    """Gate map: how much detail each place gets, read from the deep features.
+    """Gate map: decides from the deep features how much detail each place gets.
 
-    0.5 suppresses detail in flat areas, 1.5 boosts it in texture, 1 is neutral and where it
-    starts. It is bounded away from zero because a gate that can close stays closed: no
-    gradient passes it, and the detail path is dead.
+    It suppresses detail in flat areas (0.5) and boosts it in texture (1.5); it starts at the
+    neutral 1. It cannot reach zero, because a closed gate would pass no gradient and never open
+    again.
 
     Args:
         channels: width of the features.
@@ -93,14 +93,14 @@ class ContentAwareDetailProcessor(nn.Module):
         zero_(self.map)
 
     def forward(self, features: Tensor) -> Tensor:
-        """The map ``(B, 1, H, W)`` in 0.5..1.5 of features ``(B, C, H, W)``."""
+        """Map features ``(B, C, H, W)`` to a gate ``(B, 1, H, W)`` in 0.5..1.5."""
         x = F.leaky_relu(self.narrow(features), 0.1)
         x = F.leaky_relu(self.mix(self.context(x)), 0.1)
         return 0.5 + torch.sigmoid(self.map(x))
 
 
 def icnr_(conv: nn.Conv2d, scale: int) -> None:
-    """Give all sub-pixels of a shuffled convolution the same start: no checkerboard.
+    """Initialise all sub-pixels before a PixelShuffle alike, which avoids checkerboards.
 
     Source: Aitken et al., "Checkerboard artifact free sub-pixel convolution", 2017.
     """
@@ -113,15 +113,15 @@ def icnr_(conv: nn.Conv2d, scale: int) -> None:
 
 
 class Upsampler(nn.Module):
-    """Features to detail by PixelShuffle, at once or in x2 stages with a convolution between.
+    """Turn features into detail by PixelShuffle, directly or in x2 stages with convolutions.
 
-    The last convolution starts at zero, so that an untrained network is its base path. The
-    last shuffle, by ``last_scale``, is left to the caller, who may add the base before it.
+    The last convolution starts at zero, so an untrained network equals its base path. The caller
+    does the last shuffle, by ``last_scale``, and may add the base before it.
 
     Args:
         channels: width of the features.
         scale: 2, 3, 4 or 8.
-        staged: go to x4 and x8 in steps of x2.
+        staged: reach x4 and x8 in steps of x2.
     """
 
     def __init__(self, channels: int, scale: int, *, staged: bool) -> None:
@@ -137,11 +137,11 @@ class Upsampler(nn.Module):
         self.stages = nn.ModuleList(convs)
         self.last = nn.Conv2d(width, 3 * self.last_scale**2, 3, padding=1)
         zero_(self.last)
-        # A pixel of the first convolution, then half, a quarter, ...: two at most.
+        # The convolutions reach 1, 1/2, 1/4, ... low-resolution pixels: less than two in all.
         self.reach = 2 if stages else 1
 
     def forward(self, features: Tensor) -> Tensor:
-        """Detail before its last shuffle, ``(B, 3 * last_scale**2, H', W')``."""
+        """Map features to detail before its last shuffle, ``(B, 3 * last_scale**2, H', W')``."""
         x = features
         for conv in self.stages:
             x = F.leaky_relu(F.pixel_shuffle(cast(nn.Conv2d, conv)(x), 2), 0.1)

@@ -1,4 +1,4 @@
-"""Small layers that the blocks are made of."""
+"""Small layers from which the blocks are built."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from torch.nn.grad import conv2d_weight as grad_conv2d_weight
 
 
 def zero_(conv: nn.Conv2d) -> None:
-    """Make ``conv`` start as zero."""
+    """Initialise ``conv`` to zero."""
     nn.init.zeros_(conv.weight)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
 
 
 class CollapsibleConv(nn.Module):
-    """A 3x3 convolution trained as 1x1 expand, 3x3, 1x1 project and, if asked, identity.
+    """A 3x3 convolution trained as 1x1 expand, 3x3 and 1x1 project, optionally with identity.
 
-    The expansion has no bias and nothing between its parts is nonlinear, so the whole is one
-    3x3 convolution with zero padding: :meth:`kernel` builds it, the training forward runs it
-    and :meth:`collapsed` returns it for deployment.
+    The expansion has no bias and the parts are linear, so together they are one 3x3 convolution
+    with zero padding. :meth:`kernel` builds it, the training forward runs it, and
+    :meth:`collapsed` returns it for deployment.
 
     Args:
         in_channels: input width.
         out_channels: output width.
         expansion: hidden width as a multiple of ``in_channels``.
-        identity: add the input to the output; needs equal widths.
+        identity: add the input to the output; requires equal widths.
         gain: scale of the initial projection.
+
+    Raises:
+        ValueError: ``identity`` with unequal widths.
     """
 
     eye: Tensor | None
@@ -54,12 +57,14 @@ class CollapsibleConv(nn.Module):
         eye = None
         if identity:
             if in_channels != out_channels:
-                raise ValueError(f"identity needs equal widths, not {in_channels}, {out_channels}")
+                raise ValueError(
+                    f"identity requires equal widths, not {in_channels}, {out_channels}"
+                )
             eye = F.pad(torch.eye(in_channels)[:, :, None, None], (1, 1, 1, 1))
         self.register_buffer("eye", eye, persistent=False)
 
     def kernel(self) -> Tensor:
-        """The equivalent kernel ``(out_channels, in_channels, 3, 3)``."""
+        """Return the equivalent kernel ``(out_channels, in_channels, 3, 3)``."""
         kernel = torch.einsum("om,mnkl,ni->oikl", self.project, self.mix, self.expand)
         return kernel if self.eye is None else kernel + self.eye
 
@@ -69,7 +74,7 @@ class CollapsibleConv(nn.Module):
 
     @torch.no_grad()
     def collapsed(self) -> nn.Conv2d:
-        """The plain convolution that computes the same."""
+        """Return the equivalent plain convolution."""
         conv = nn.Conv2d(self.expand.shape[1], self.project.shape[0], 3, padding=1)
         conv.weight.copy_(self.kernel())
         conv.bias.copy_(self.bias)  # pyright: ignore[reportOptionalMemberAccess]
@@ -77,9 +82,9 @@ class CollapsibleConv(nn.Module):
 
 
 class GlobalMean(nn.Module):
-    """``AdaptiveAvgPool2d(1)`` as the mean over height and width, which ONNX has as ReduceMean.
+    """``AdaptiveAvgPool2d(1)`` as the mean over height and width, which exports as ReduceMean.
 
-    In float32: the sum over an image overflows float16.
+    It computes in float32 because the sum over an image overflows float16.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,12 +99,12 @@ class GlobalPool(nn.AdaptiveAvgPool2d):
         super().__init__(1)
 
     def collapsed(self) -> GlobalMean:
-        """The form that is exported."""
+        """Return the deployed form."""
         return GlobalMean()
 
 
 def pad_to_multiple(x: Tensor, multiple: int, before: int = 0) -> Tensor:
-    """Zero-pad ``before`` rows and columns in front, then behind up to a multiple."""
+    """Zero-pad ``before`` rows and columns in front, then behind up to a multiple of the side."""
     height, width = x.shape[-2:]
     behind_h = (-(height + before)) % multiple
     behind_w = (-(width + before)) % multiple
@@ -107,11 +112,11 @@ def pad_to_multiple(x: Tensor, multiple: int, before: int = 0) -> Tensor:
 
 
 class _DepthwiseOnCpu(torch.autograd.Function):
-    """A plain depthwise convolution with quick gradients on a CPU.
+    """A plain depthwise convolution with fast gradients on a CPU.
 
-    oneDNN's backward kernel is slow for squares and for the bias. The gradient of a square's
-    weights correlates each plane of the input with its plane of the output's gradient: a grouped
-    convolution with one group per plane, two to three times as fast.
+    oneDNN's backward kernel is slow for square kernels and for the bias. The weight gradient of a
+    square kernel correlates each input plane with the matching plane of the output gradient. As a
+    grouped convolution with one group per plane, that is two to three times as fast.
     """
 
     @staticmethod
@@ -142,7 +147,7 @@ class _DepthwiseOnCpu(torch.autograd.Function):
 
 
 def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A plain depthwise convolution that keeps the size, on a CPU."""
+    """Run a plain depthwise convolution that keeps the size, on a CPU."""
     padding = [side // 2 for side in weight.shape[2:]]
     if bias is None or not torch.is_grad_enabled():
         return F.conv2d(x, weight, bias, padding=padding, groups=len(weight))
@@ -153,17 +158,17 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class DilatedDepthwise(nn.Conv2d):
-    """A depthwise convolution that keeps the size, with a fast path for a CPU.
+    """A depthwise convolution that keeps the size, with a fast path for CPUs.
 
-    A CPU's kernels for dilated depthwise convolutions are up to 12 times as slow as those for
-    plain ones, so a plain one computes the same numbers: a square on each of the interleaved
-    grids that its taps fall on, laid out as a batch; a line with zeros between its taps, and
-    lying rows stood up. Exported graphs keep the dilated form.
+    On a CPU, dilated depthwise convolutions are up to 12 times slower than plain ones. A plain
+    one therefore computes the same numbers on rearranged pixels: a square kernel works on each of
+    the interleaved grids that its taps fall on, a line on pixels that lie ``dilation`` apart.
+    Exported graphs keep the dilated form.
 
     Args:
         channels: width.
         kernel_size: height and width of the kernel, both odd, and equal unless one is 1.
-        dilation: spacing of its taps, along each side that has several.
+        dilation: spacing of the taps along each side that has more than one.
     """
 
     def __init__(self, channels: int, kernel_size: tuple[int, int], dilation: int) -> None:
@@ -182,7 +187,7 @@ class DilatedDepthwise(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Conv2d has
         """Map ``(B, C, H, W)`` to the same shape."""
-        # The compiler would turn the changes of layout below into slow loops.
+        # The compiler would turn the rearrangements below into slow loops.
         if input.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(input)
         return self._on_cpu(input)
@@ -195,8 +200,8 @@ class DilatedDepthwise(nn.Conv2d):
             return self._along_columns(x)
         return self._along_rows(x) if tall == 1 else self._on_grids(x)
 
-    # In the layout that convolutions run best in, (B, H, W, C), neither moves a number: rows
-    # that taps skip go beside each other, columns that they skip become channels.
+    # In the channels-last layout (B, H, W, C) neither moves any data: rows that the taps skip are
+    # placed side by side, and columns that they skip become channels.
     def _along_columns(self, x: Tensor) -> Tensor:
         d, height = self.dilation[0], x.shape[2]
         padded = (F.pad(x, (0, 0, 0, -height % d)) if height % d else x).permute(0, 2, 3, 1)
@@ -228,9 +233,10 @@ class DilatedDepthwise(nn.Conv2d):
 
 
 class WideContext(DilatedDepthwise):
-    """Each channel with what a dilated depthwise convolution gathers around added to it.
+    """The input plus a dilated depthwise convolution of it.
 
-    Deployed, the sum is in the convolution's middle tap. Arguments as :class:`DilatedDepthwise`.
+    When deployed, the middle tap includes the sum. It takes the arguments of
+    :class:`DilatedDepthwise`.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Conv2d has
@@ -239,7 +245,7 @@ class WideContext(DilatedDepthwise):
 
     @torch.no_grad()
     def collapsed(self) -> DilatedDepthwise:
-        """The single convolution that computes the same."""
+        """Return the equivalent single convolution."""
         tall, wide = self.kernel_size
         conv = DilatedDepthwise(self.in_channels, (tall, wide), max(self.dilation)).to(self.weight)
         conv.load_state_dict(self.state_dict())
@@ -248,7 +254,7 @@ class WideContext(DilatedDepthwise):
 
 
 class ChannelGate(nn.Module):
-    """Scale each channel by what it holds in the whole image; 1 is neutral.
+    """Scale each channel by a factor computed from its mean over the whole image; 1 is neutral.
 
     Args:
         channels: width.
