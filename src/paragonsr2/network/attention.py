@@ -68,7 +68,7 @@ class WindowAttention(nn.Module):
             )
 
     def _windows(self, x_BCHW: Tensor) -> Tensor:
-        """Cut ``(B, C, H, W)``, H and W multiples of the window, into ``(N, C, T)``, N = B·nH·nW."""
+        """Cut ``(B, C, H, W)`` with sides that are multiples of the window into ``(N, C, T)``."""
         w = self.window
         batch, channels, height, width = x_BCHW.shape
         x = x_BCHW.reshape(batch, channels, height // w, w, width // w, w)
