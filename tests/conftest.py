@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from paragonsr2.export.onnx import OnnxPrecision, build_onnx
+from paragonsr2.export.onnx import build_onnx
 from paragonsr2.network.generator import ParagonSR2, build
 from paragonsr2.variants import VARIANTS
+from paragonsr2.weights.metadata import GraphPrecision
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("PARAGONSR2_DATA", ROOT.parent / "shared" / "data"))
@@ -77,7 +78,9 @@ def network_of(variant: str, scale: int) -> ParagonSR2:
 
 
 @functools.cache
-def exported(variant: str, scale: int, opset: int = 18, precision: OnnxPrecision = "fp32") -> bytes:
+def exported(
+    variant: str, scale: int, opset: int = 18, precision: GraphPrecision = "fp32"
+) -> bytes:
     """The graph of :func:`network_of`; made once for all tests, for that takes seconds."""
     network = network_of(variant, scale)
     training = {"steps": 3}

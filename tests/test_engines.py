@@ -31,6 +31,7 @@ from paragonsr2.errors import (
     WeightsError,
 )
 from paragonsr2.export.graph import read_graph
+from paragonsr2.files import sha256
 from paragonsr2.tensorrt.backend import (
     EngineExecution,
     TensorRtBackend,
@@ -58,7 +59,6 @@ from paragonsr2.tensorrt.engine_files import (
     read_description,
     require_current,
     require_usable,
-    sha256,
     write_description,
 )
 from paragonsr2.upscale import upscaler as upscaler_module

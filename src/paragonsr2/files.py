@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import os
 import re
 import secrets
@@ -88,3 +89,8 @@ def write_atomic(path: Path, content: bytes) -> None:
     """
     with atomic_path(path) as part:
         part.write_bytes(content)
+
+
+def sha256(content: bytes) -> str:
+    """The SHA-256 of ``content`` as 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()

@@ -17,8 +17,9 @@ from paragonsr2.errors import BackendError, MissingExtraError, UsageError
 if TYPE_CHECKING:
     from paragonsr2.measure.benchmark import Absent, Candidate, Row, Run, Size
     from paragonsr2.measure.side_by_side import Comparison, Patience
-    from paragonsr2.upscale.backends import Precision, TorchMode
+    from paragonsr2.upscale.backends import TorchMode
     from paragonsr2.weights.catalogue import Entry
+    from paragonsr2.weights.metadata import Precision
 
 
 def benchmark(

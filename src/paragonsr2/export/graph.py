@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paragonsr2.errors import MissingExtraError, WeightsError
-from paragonsr2.tensorrt.engine_files import EnginePrecision, sha256
+from paragonsr2.files import sha256
+from paragonsr2.weights.metadata import GraphPrecision
 
 # The operators whose second input are the weights that a network computes with.
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
@@ -28,7 +29,7 @@ class Graph:
     name: str
     content: bytes
     sha256: str
-    precision: EnginePrecision
+    precision: GraphPrecision
     input: str
     output: str
     metadata: dict[str, str]

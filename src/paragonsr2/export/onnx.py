@@ -14,7 +14,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 import torch
@@ -23,12 +23,11 @@ from onnx import TensorProto, helper, numpy_helper
 from paragonsr2.errors import ExportError
 from paragonsr2.measure.cost import network_cost
 from paragonsr2.network.generator import ParagonSR2
+from paragonsr2.weights.metadata import GraphPrecision, TileNeeds
 from paragonsr2.weights.store import describe
 
 OPSET = 18
 OPSETS = (17, 18, 20)
-
-OnnxPrecision = Literal["fp32", "fp16"]
 
 # Neither square nor a multiple of anything, so that no size is taken for a constant.
 _EXAMPLE = (2, 3, 37, 53)
@@ -38,7 +37,7 @@ def build_onnx(
     network: ParagonSR2,
     variant: str,
     *,
-    precision: OnnxPrecision = "fp32",
+    precision: GraphPrecision = "fp32",
     opset: int = OPSET,
     training: Mapping[str, object] | None = None,
 ) -> bytes:
@@ -107,11 +106,10 @@ def _trace(network: ParagonSR2, opset: int) -> onnx.ModelProto:
 
 def _metadata(network: ParagonSR2, variant: str, training: Mapping[str, object]) -> dict[str, str]:
     cost = network_cost(network)
+    needs = TileNeeds(network.tile_halo, network.tile_multiple, network.floats_per_pixel)
     return {
         **describe(network, variant).metadata(),
-        "tile_halo": str(network.tile_halo),
-        "tile_multiple": str(network.tile_multiple),
-        "floats_per_pixel": str(network.floats_per_pixel),
+        **needs.metadata(),
         "parameters": str(cost.parameters),
         "kmacs_per_pixel": f"{cost.kmacs_per_pixel:.2f}",
         "training": json.dumps(dict(training), sort_keys=True),

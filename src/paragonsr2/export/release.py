@@ -13,14 +13,15 @@ from pathlib import Path
 from paragonsr2.arrays.convert import to_float
 from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.errors import ExportError, InputError, OutputError
-from paragonsr2.export.onnx import OPSET, OnnxPrecision, build_onnx
+from paragonsr2.export.onnx import OPSET, build_onnx
 from paragonsr2.export.parity import Parity, check_parities, extreme_inputs, odd_inputs
 from paragonsr2.files import write_atomic
 from paragonsr2.measure.quality import crop_to_multiple, shrink
 from paragonsr2.variants import ARCH_PREFIX
+from paragonsr2.weights.metadata import GraphPrecision
 from paragonsr2.weights.store import Checkpoint
 
-PRECISIONS: tuple[OnnxPrecision, ...] = ("fp32", "fp16")
+PRECISIONS: tuple[GraphPrecision, ...] = ("fp32", "fp16")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Released:
     """
 
     path: Path
-    precision: OnnxPrecision
+    precision: GraphPrecision
     parity: list[Parity]
 
     @property

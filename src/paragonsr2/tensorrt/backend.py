@@ -20,7 +20,7 @@ from paragonsr2.tensorrt.engine_files import (
     read_description,
     require_usable,
 )
-from paragonsr2.upscale.backends import UNKNOWN_FLOATS, UNKNOWN_HALO, Precision
+from paragonsr2.weights.metadata import Precision, read_tile_needs
 
 
 class TensorRtBackend:
@@ -45,18 +45,14 @@ class TensorRtBackend:
         execute: Callable[[FloatNCHW], FloatNCHW],
         name: str,
     ) -> None:
-        about = description.metadata
+        needs = read_tile_needs(description.metadata, description.model)
         width = 2 if description.identity.precision == "fp16" else 4
         self.name = name
         self.scale = description.scale
         self.profile = description.identity.profile
         self.max_side = min(self.profile.largest.height, self.profile.largest.width)
-        try:
-            self.halo = int(about.get("tile_halo", UNKNOWN_HALO))
-            self.multiple_of = int(about.get("tile_multiple", 1))
-            self.bytes_per_pixel = width * int(about.get("floats_per_pixel", UNKNOWN_FLOATS))
-        except ValueError as error:
-            raise WeightsError(f"{description.model}: its metadata is damaged: {error}") from error
+        self.halo, self.multiple_of = needs.halo, needs.multiple_of
+        self.bytes_per_pixel = width * needs.floats_per_pixel
         self._execute = execute
 
     def run(self, x: FloatNCHW) -> FloatNCHW:

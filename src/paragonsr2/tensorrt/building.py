@@ -18,11 +18,10 @@ from typing import Any, cast
 
 from paragonsr2.errors import ExportError, OutputError, UsageError
 from paragonsr2.export.graph import Graph
-from paragonsr2.files import write_atomic
+from paragonsr2.files import sha256, write_atomic
 from paragonsr2.tensorrt.engine_files import (
     EngineDescription,
     EngineIdentity,
-    EnginePrecision,
     Gpu,
     Profile,
     Size,
@@ -30,9 +29,9 @@ from paragonsr2.tensorrt.engine_files import (
     read_description,
     require_current,
     require_usable,
-    sha256,
     write_description,
 )
+from paragonsr2.weights.metadata import GraphPrecision
 
 SUFFIX = ".engine"
 TIMING_CACHE = "tensorrt.timing"
@@ -61,7 +60,7 @@ class Typing:
     tf32: bool
 
 
-def plan_typing(major: int, graph: Graph, precision: EnginePrecision) -> Typing:
+def plan_typing(major: int, graph: Graph, precision: GraphPrecision) -> Typing:
     """What to tell TensorRT ``major`` so that ``graph`` is built in ``precision``.
 
     Raises:
@@ -110,7 +109,7 @@ class Order:
     model: Path
     output: Path
     profile: Profile
-    precision: EnginePrecision
+    precision: GraphPrecision
     workspace: int
     timing_cache: Path
 
@@ -178,7 +177,7 @@ def major_version(trt: Any) -> int:
 
 
 def identify(
-    trt: Any, gpu: Gpu, graph: Graph, profile: Profile, precision: EnginePrecision
+    trt: Any, gpu: Gpu, graph: Graph, profile: Profile, precision: GraphPrecision
 ) -> EngineIdentity:
     """What an engine of ``graph``, built here, will be valid for."""
     return EngineIdentity(graph.sha256, str(trt.__version__), gpu, profile, precision)

@@ -7,21 +7,20 @@ beside it does: ``MODEL.engine`` and ``MODEL.engine.json``.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import re
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from paragonsr2.errors import BackendError, MissingExtraError, UsageError, WeightsError
-from paragonsr2.files import write_atomic
+from paragonsr2.files import sha256, write_atomic
+from paragonsr2.weights.metadata import GraphPrecision
 
 FORMAT = "paragonsr2-engine-1"
 MAX_SIDE = 16384
 
-EnginePrecision = Literal["fp32", "fp16"]
 _SIZE = re.compile(r"(\d{1,6})[xX](\d{1,6})")
 
 
@@ -117,13 +116,13 @@ class EngineIdentity:
     tensorrt: str
     gpu: Gpu
     profile: Profile
-    precision: EnginePrecision
+    precision: GraphPrecision
 
     @property
     def key(self) -> str:
         """64 hexadecimal digits that differ when anything in the identity does."""
         canonical = json.dumps(asdict(self), sort_keys=True, ensure_ascii=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return sha256(canonical.encode())
 
 
 @dataclass(frozen=True)
@@ -265,11 +264,6 @@ def require_usable(
     if model.is_file():
         wanted = replace(wanted, model_sha256=sha256(model.read_bytes()))
     require_current(engine, description.identity, wanted)
-
-
-def sha256(content: bytes) -> str:
-    """64 hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def load_tensorrt() -> Any:

@@ -15,14 +15,13 @@ from paragonsr2.arrays.kernels import polyphase_taps
 from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.arrays.resize import bicubic, magic
 from paragonsr2.errors import BackendError, MissingExtraError, WeightsError
+from paragonsr2.weights.metadata import Precision, read_tile_needs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from paragonsr2.network.generator import ParagonSR2
 
-BackendName = Literal["auto", "onnxruntime", "torch", "openvino", "tensorrt"]
-Precision = Literal["auto", "fp32", "fp16", "bf16"]
 TorchMode = Literal["eager", "compiled", "graphs"]
 
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -37,10 +36,6 @@ PROVIDERS = {
     "openvino": ("OpenVINOExecutionProvider", "onnxruntime-openvino"),
 }
 AUTO = ("cuda", "directml", "coreml")
-
-# What a foreign ONNX file does not say about itself.
-UNKNOWN_HALO = 32
-UNKNOWN_FLOATS = 1024
 
 
 class Backend(Protocol):
@@ -189,11 +184,11 @@ class OnnxBackend:
         about = session.get_modelmeta().custom_metadata_map
         try:
             self.scale = int(about["scale"]) if "scale" in about else self._probe_scale(label)
-            self.halo = int(about.get("tile_halo", UNKNOWN_HALO))
-            self.multiple_of = int(about.get("tile_multiple", 1))
-            self.bytes_per_pixel = 4 * int(about.get("floats_per_pixel", UNKNOWN_FLOATS))
         except ValueError as error:
             raise WeightsError(f"{label}: its metadata is damaged: {error}") from error
+        needs = read_tile_needs(about, label)
+        self.halo, self.multiple_of = needs.halo, needs.multiple_of
+        self.bytes_per_pixel = 4 * needs.floats_per_pixel
 
     def _probe_scale(self, label: str) -> int:
         side = 32

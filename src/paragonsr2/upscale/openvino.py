@@ -8,7 +8,8 @@ import numpy as np
 
 from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.errors import BackendError, MissingExtraError, WeightsError
-from paragonsr2.upscale.backends import OnnxBackend, Precision
+from paragonsr2.upscale.backends import OnnxBackend
+from paragonsr2.weights.metadata import Precision
 
 
 class OpenVinoBackend:

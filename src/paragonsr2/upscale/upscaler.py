@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -14,15 +13,14 @@ import numpy as np
 from paragonsr2.arrays.convert import to_float, to_pixels
 from paragonsr2.arrays.pixels import FloatNCHW, Pixels, full_scale
 from paragonsr2.errors import BackendError, ImageError, OptionError, TileError
+from paragonsr2.files import sha256
 from paragonsr2.tensorrt.backend import open_engine
 from paragonsr2.upscale.backends import (
     Backend,
-    BackendName,
     BoundedBackend,
     ClassicalBackend,
     DivisibleBackend,
     OnnxBackend,
-    Precision,
     TorchBackend,
     load_torch_network,
     read_model,
@@ -31,6 +29,7 @@ from paragonsr2.upscale.backends import (
 from paragonsr2.upscale.openvino import OpenVinoBackend
 from paragonsr2.upscale.tiling import MIN_TILE, Tile, auto_tile, spans
 from paragonsr2.weights.catalogue import bundled_bytes, bundled_path, find
+from paragonsr2.weights.metadata import BackendName, Precision
 
 TileOption = int | Literal["auto", "off"]
 
@@ -197,7 +196,7 @@ class Upscaler:
         """
         path = Path(self.model)
         if path.suffix.lower() in _FILE_SUFFIXES:
-            return hashlib.sha256(read_model(path)).hexdigest()
+            return sha256(read_model(path))
         if self.model.partition(":")[0] in ("bicubic", "magic"):
             return f"{self.model} x{self.scale}"
         return find(self.model, self.scale).files["onnx"]["sha256"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paragonsr2.errors import OptionError, WeightsError
+from paragonsr2.files import sha256
 from paragonsr2.variants import variant_name
 
 FOLDER = Path(__file__).parent / "files"
@@ -119,6 +119,6 @@ def bundled_bytes(entry: Entry, kind: FileKind) -> bytes:
         content = (FOLDER / about["name"]).read_bytes()
     except OSError as error:
         raise WeightsError(f"bundled {about['name']} is missing; reinstall") from error
-    if hashlib.sha256(content).hexdigest() != about["sha256"]:
+    if sha256(content) != about["sha256"]:
         raise WeightsError(f"bundled {about['name']} has been changed; reinstall")
     return content
