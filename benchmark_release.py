@@ -1,6 +1,8 @@
-"""Time the bundled models, alone and beside other networks: the same as ``paragonsr2 benchmark``.
+"""The same as ``paragonsr2 benchmark``, for a checkout of the repository.
 
-Such as ``python benchmark_release.py --peers peers.json --plot docs/images/quality_speed``.
+To time the bundled models and compare them with other networks::
+
+    python benchmark_release.py --peers peers.json --plot docs/images/quality_speed
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from paragonsr2.cli.main import exit_on_error
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the verb ``benchmark``."""
     with exit_on_error("benchmark_release"):
         typer.run(benchmark)
 

@@ -19,7 +19,6 @@ from typing import TypeVar
 import numpy as np
 
 from paragonsr2.arrays.convert import to_float
-from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.images.formats import READABLE
 from paragonsr2.images.header import Picture
 from paragonsr2.images.reading import read_picture
@@ -80,7 +79,7 @@ def measure(photos: list[Path], folder: Path, upscaler: Upscaler) -> dict[str, S
     twin = upscaler.divided(cores())
     if twin is not None:
         with ThreadPoolExecutor(cores()) as pool:
-            timed("network side by side", lambda: [*pool.map(lambda x: _ran(twin, x), inputs)])
+            timed("network side by side", lambda: [*pool.map(twin.backend.run, inputs)])
     tasks = [Task(photo, folder / photo.name) for photo in photos]
     results = [Picture(upscaler(picture.pixels)) for picture in pictures]
     pairs = list(zip(tasks, results, strict=True))
@@ -89,10 +88,6 @@ def measure(photos: list[Path], folder: Path, upscaler: Upscaler) -> dict[str, S
     if any(outcome.status != "done" for outcome in outcomes):
         raise SystemExit("a photo failed")
     return spent
-
-
-def _ran(upscaler: Upscaler, x: FloatNCHW) -> None:
-    upscaler.backend.run(x)
 
 
 def main() -> None:

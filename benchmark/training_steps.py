@@ -111,7 +111,7 @@ def measure(name: str, before: Path | None) -> dict[str, object]:
 
 def main() -> None:
     """Time each configuration and write the result file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--before", metavar="COMMIT")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()

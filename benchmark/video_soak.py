@@ -81,11 +81,15 @@ def main() -> None:
     pictures = small_pictures(width, height)
     # irregular() gives 23.3 frames a second on average.
     stamps = irregular(int(options.minutes * 60 * 12800 / 549.5))
+
+    def frame(index: int, *_: object) -> np.ndarray:
+        return pictures[index % len(pictures)]
+
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "soak.mkv", Path(folder) / "soak_x2.mkv"
         make_clip(
             source, stamps, size=(width, height), sounds=2, subtitles=True, chapters=True,
-            pictures=lambda index, *_: pictures[index % len(pictures)],
+            pictures=frame,
         )  # fmt: skip
         command = [
             sys.executable, "-m", "paragonsr2", "upscale", str(source), "-o", str(target),

@@ -12,32 +12,30 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from benchmark import peer_networks, peers
+from benchmark.placement import Placed, calls_within, dominating, placed_table
+from benchmark.plot import plot_quality_speed
+from benchmark.side_by_side import Ours, Patience, compare, trained_form
+from benchmark.torchvision_names import torchvision_names
 from conftest import ROOT, stirred
-from paragonsr2.cli.benchmark import candidates_of
+from paragonsr2.cli.candidates import candidates_of
 from paragonsr2.cli.main import app
 from paragonsr2.errors import BackendError, ExportError, MissingExtraError, UsageError
-from paragonsr2.measure import memory, peer_networks, peers, speed
-from paragonsr2.measure.benchmark import (
+from paragonsr2.measure import memory, speed
+from paragonsr2.measure.latency import (
     Absent,
     Candidate,
-    Placed,
-    Size,
+    Resolution,
     absent_table,
-    calls_within,
-    dominating,
-    measure_size,
-    parse_size,
-    placed_table,
+    measure_resolution,
+    parse_resolution,
     rows_table,
 )
-from paragonsr2.measure.plot import plot_quality_speed
-from paragonsr2.measure.side_by_side import Ours, Patience, compare, trained_form
-from paragonsr2.measure.torchvision_names import torchvision_names
 from paragonsr2.network.generator import build
 from paragonsr2.upscale.backends import OnnxBackend
 from paragonsr2.weights.catalogue import Entry, entries
 
-SIZE = Size(32, 24)
+SIZE = Resolution(32, 24)
 
 
 def say_nothing(what):
@@ -55,14 +53,14 @@ def spandrel():
 
 
 def test_sizes_are_read():
-    assert parse_size(" 1280X720 ") == Size(1280, 720)
-    assert str(parse_size("3x4")) == "3x4"
+    assert parse_resolution(" 1280X720 ") == Resolution(1280, 720)
+    assert str(parse_resolution("3x4")) == "3x4"
 
 
 @pytest.mark.parametrize("text", ["", "1280", "1280x", "x3", "0x3", "3x99999", "-1x4", "1x2x3"])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(UsageError, match="WIDTHxHEIGHT"):
-        parse_size(text)
+        parse_resolution(text)
 
 
 def test_faster_and_better():
@@ -114,7 +112,7 @@ def test_median_and_percentile(monkeypatch):
 def test_inputs_rotate_and_are_never_zero():
     seen = []
     one = Candidate("m", "b", "fp32", 2, lambda: lambda x: seen.append(x.copy()))
-    measure_size([one], SIZE, calls=5, warmup=1, progress=say_nothing)
+    measure_resolution([one], SIZE, calls=5, warmup=1, progress=say_nothing)
     assert len(seen) == 7
     assert all(x.shape == (1, 3, 24, 32) and x.std() > 0.1 for x in seen)
     assert not np.array_equal(seen[-1], seen[-2])
@@ -126,7 +124,9 @@ def test_absent_backends_are_named():
 
     there = Candidate("m", "here", "fp32", 2, lambda: len)
     gone = Candidate("m", "gone", "fp16", 2, refuse)
-    rows, absent = measure_size([gone, there, there], SIZE, calls=2, warmup=0, progress=say_nothing)
+    rows, absent = measure_resolution(
+        [gone, there, there], SIZE, calls=2, warmup=0, progress=say_nothing
+    )
     assert absent == [Absent("m", "gone", "fp16", "no such device")]
     assert [row.backend for row in rows] == ["here", "here"]
     assert rows[0].speed_up == 1.0
@@ -297,7 +297,7 @@ def test_the_command(tmp_path, monkeypatch):
         pytest.skip("no weights are bundled")
     # Compiling takes long and is PyTorch's own; that it is asked for is tested above.
     monkeypatch.setattr(
-        "paragonsr2.cli.benchmark.candidates_of",
+        "paragonsr2.cli.candidates.candidates_of",
         lambda *given: [c for c in candidates_of(*given) if "cpu compiled" not in c.backend],
     )
     table = tmp_path / "peers.json"
@@ -331,7 +331,7 @@ def test_the_command(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--resolution", "12"], "is no size"),
+        (["--resolution", "12"], "is not a resolution"),
         (["--model", "unheard"], "no model 'unheard'"),
     ],
 )
@@ -346,4 +346,4 @@ def test_the_front_is_the_command(monkeypatch, capsys):
     with pytest.raises(SystemExit) as left:
         runpy.run_path(str(ROOT / "benchmark_release.py"), run_name="__main__")
     assert left.value.code == 2
-    assert "is no size" in capsys.readouterr().err
+    assert "is not a resolution" in capsys.readouterr().err

@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from benchmark import cards
+from benchmark.cards import HOLE, model_card, openmodeldb
 from conftest import ROOT
 from paragonsr2.variants import VARIANTS
-from paragonsr2.weights import cards
-from paragonsr2.weights.cards import HOLE, model_card, openmodeldb
 from paragonsr2.weights.catalogue import Entry, entries
 
 ENTRY = Entry(

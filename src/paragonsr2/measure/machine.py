@@ -1,16 +1,17 @@
-"""What a measurement ran on: written into every result file."""
+"""Result files, and the description of the machine that every one of them carries."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from paragonsr2.files import write_atomic
 from paragonsr2.version import __version__
@@ -19,18 +20,18 @@ _PACKAGES = ("av", "numpy", "onnxruntime", "opencv-python-headless", "pyvips", "
 
 
 def describe_machine() -> dict[str, object]:
-    """Processor, cores, memory and operating system; no name that identifies the machine."""
+    """Processor, cores, memory, system and Python; nothing that identifies the machine."""
     return {
         "processor": _processor(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(_memory_bytes() / 2**30, 1),
+        "cores": psutil.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
 
 
 def describe_versions() -> dict[str, str]:
-    """Versions of this package and of those that compute."""
+    """Versions of this package and of the libraries that do the computing."""
     found = {"paragonsr2": __version__}
     for package in _PACKAGES:
         try:
@@ -41,7 +42,7 @@ def describe_versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the source tree that runs, ``-dirty`` if changed; empty outside of git."""
+    """The commit of the running source tree, ``-dirty`` if it has changes; empty outside git."""
     folder = Path(__file__).resolve().parent
     try:
         run = subprocess.run(
@@ -53,11 +54,16 @@ def commit() -> str:
     return run.stdout.strip()
 
 
-def write_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Write a result file: ``result`` with machine, versions, commit and date.
+def write_result(path: Path, result: Mapping[str, Any], report: str | None = None) -> None:
+    """Write ``result`` as JSON, with the machine, versions, commit and date added.
+
+    Args:
+        path: the ``.json`` file, written whole or not at all.
+        result: the findings.
+        report: the same for people, in Markdown; written beside it as ``.md``.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: a file cannot be written.
     """
     whole = {
         **result,
@@ -67,6 +73,8 @@ def write_result(path: Path, result: Mapping[str, Any]) -> None:
         "date": datetime.now(UTC).date().isoformat(),
     }
     write_atomic(path, (json.dumps(whole, indent=1) + "\n").encode())
+    if report is not None:
+        write_atomic(path.with_suffix(".md"), report.encode())
 
 
 def _processor() -> str:
@@ -77,10 +85,3 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def _memory_bytes() -> int:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return 0

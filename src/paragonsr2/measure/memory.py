@@ -1,48 +1,49 @@
-"""How much memory a piece of work takes at its peak."""
+"""Peak memory of a piece of work."""
 
 from __future__ import annotations
 
 import gc
-import os
 import threading
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_STATM = Path("/proc/self/statm")
+import psutil
+
 _PERIOD = 0.002
 
 
-def resident_bytes() -> int | None:
-    """What of this process lies in memory; None where the system does not tell."""
+def resident_bytes() -> int:
+    """Resident memory of this process."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def cuda_bytes() -> int | None:
+    """Memory in use on the current CUDA device, whoever allocated it.
+
+    None without PyTorch or without a device: nothing else here can ask the driver.
+    """
     try:
-        pages = int(_STATM.read_text(encoding="ascii").split()[1])
-    except OSError:
+        import torch
+    except ModuleNotFoundError:
         return None
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def cuda_bytes() -> int:
-    """What is taken of the current CUDA device, by whichever library; 0 without one."""
-    import torch
-
     if not torch.cuda.is_available():
-        return 0
+        return None
     free, total = torch.cuda.mem_get_info()
     return total - free
 
 
 class PeakMemory:
-    """Watch a stretch of work: ``with PeakMemory() as peak: ...``, then ask ``peak.bytes``.
+    """Record the peak memory of a block: ``with PeakMemory() as peak: ...``, then ``peak.bytes``.
 
-    Pages that the allocator kept from earlier work are in the baseline, so that a process which
-    has done much before shows less than a fresh one.
+    Memory that the allocator kept from earlier work belongs to the baseline, so a process that
+    has already done much shows less than a fresh one.
 
     Args:
         cuda: watch the CUDA device instead of the process.
 
     Attributes:
-        bytes: the highest seen above the start, every 2 ms; None where it cannot be known.
+        bytes: highest value above the baseline, sampled every 2 ms; None before the block is
+            entered, and where memory cannot be measured.
     """
 
     def __init__(self, *, cuda: bool = False) -> None:
@@ -66,17 +67,17 @@ class PeakMemory:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Look once more and stop."""
+        """Take a last sample and stop watching."""
         if self._start is not None:
             self._done.set()
             self._watcher.join()
-            self._look()
+            self._sample()
 
     def _watch(self) -> None:
         while not self._done.wait(_PERIOD):
-            self._look()
+            self._sample()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         now = self._now()
         if now is not None and self._start is not None and self.bytes is not None:
             self.bytes = max(self.bytes, now - self._start)

@@ -1,4 +1,4 @@
-"""Timing that can be believed: warm-up, rotating inputs, medians, candidates interleaved."""
+"""The clock: warm-up, rotating inputs, interleaved candidates, medians."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from paragonsr2.arrays.pixels import FloatNCHW
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call.
+    """Duration of one call, in seconds.
 
     Attributes:
         median: half of the calls were faster.
         p95: 95 % of the calls were faster.
-        calls: how many were timed.
+        calls: number of timed calls.
     """
 
     median: float
@@ -27,7 +27,7 @@ class Timing:
 
 
 def noise_inputs(height: int, width: int, *, count: int = 3, seed: int = 0) -> list[FloatNCHW]:
-    """Pictures ``(1, 3, height, width)`` of noise in 0..1, all different, none of them zero."""
+    """``count`` different inputs ``(1, 3, height, width)`` of uniform noise in 0..1."""
     rng = np.random.default_rng(seed)
     return [rng.random((1, 3, height, width), dtype=np.float32) for _ in range(count)]
 
@@ -42,20 +42,23 @@ def time_side_by_side(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Timing]:
-    """Time several networks on the same inputs in turn, so that they share good and bad moments.
+    """Time several networks in turn on the same inputs.
+
+    Taking turns exposes all of them to the same changes in the load of the machine.
 
     Args:
-        candidates: by name, what to call with an input; it must return when the work is done.
+        candidates: by name, a function that runs the network on one input and returns when the
+            work is done.
         height: of the input.
         width: of the input.
-        calls: timed calls of each, or by name: slow ones may do with fewer, and are then left
-            out of the later turns.
-        warmup: calls of each before that.
-        seed: of the inputs, which are noise and never zero.
-        progress: told of every turn before it begins.
+        calls: timed calls per candidate, or a number for each name. Candidates with fewer calls
+            drop out of the later turns.
+        warmup: untimed calls per candidate before them.
+        seed: of the noise inputs.
+        progress: receives a line before each turn.
 
     Returns:
-        By name, seconds.
+        The timing of each candidate, by name.
     """
     inputs = noise_inputs(height, width, seed=seed)
     turns = {name: calls if isinstance(calls, int) else calls[name] for name in candidates}
@@ -79,10 +82,10 @@ def time_side_by_side(
 
 
 def matrix_peak(side: int = 2048, calls: int = 6) -> float:
-    """Floating-point operations a second of a large float32 matrix product: the machine's peak.
+    """Peak of the machine: floating-point operations per second of a float32 matrix product.
 
-    The fastest of ``calls``, by PyTorch and by ONNX Runtime on as many threads as PyTorch is set
-    to: some builds of PyTorch leave the widest registers of some processors alone.
+    The best of ``calls`` in PyTorch and ONNX Runtime, both on PyTorch's number of threads. Two
+    libraries, because some builds of PyTorch do not use the widest registers of some processors.
     """
     import onnxruntime
     import torch

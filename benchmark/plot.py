@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from benchmark.placement import Placed
 from paragonsr2.errors import MissingExtraError
 from paragonsr2.files import write_atomic
-from paragonsr2.measure.benchmark import Placed
 
 _OURS, _THEIRS = "#c2410c", "#475569"
 # Where a label may stand from its point, in points, best first; and how it is aligned there.

@@ -18,9 +18,9 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
+from benchmark import peer_networks
+from benchmark.torchvision_names import torchvision_names
 from paragonsr2.errors import ExportError, MissingExtraError, UsageError
-from paragonsr2.measure import peer_networks
-from paragonsr2.measure.torchvision_names import torchvision_names
 from paragonsr2.network.layers import CollapsibleConv
 
 SCALE = 2
