@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
+from hashlib import sha256
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,9 +22,16 @@ from benchmark.plot import plot_quality_speed
 from benchmark.side_by_side import Ours, Patience, compare, trained_form
 from benchmark.torchvision_names import torchvision_names
 from conftest import ROOT, stirred
+from fake_tensorrt import FakeTensorRt
 from paragonsr2.cli.candidates import candidates_of
 from paragonsr2.cli.main import app
-from paragonsr2.errors import BackendError, ExportError, MissingExtraError, UsageError
+from paragonsr2.errors import (
+    BackendError,
+    ExportError,
+    MissingExtraError,
+    UsageError,
+    WeightsError,
+)
 from paragonsr2.measure import memory, speed
 from paragonsr2.measure.latency import (
     Absent,
@@ -32,6 +43,15 @@ from paragonsr2.measure.latency import (
     rows_table,
 )
 from paragonsr2.network.generator import build
+from paragonsr2.tensorrt import backend
+from paragonsr2.tensorrt.engine_files import (
+    EngineDescription,
+    EngineIdentity,
+    Gpu,
+    Profile,
+    Size,
+    write_description,
+)
 from paragonsr2.upscale.backends import OnnxBackend
 from paragonsr2.weights.catalogue import Entry, entries
 
@@ -152,13 +172,31 @@ def test_the_table_of_networks_is_sorted_and_marks_ours():
     assert lines[3] == "| slow | 2000 | 2 | unknown | 33.00 |"
 
 
-def test_memory_is_watched():
-    if memory.resident_bytes() is None:
-        pytest.skip("this system does not tell resident memory")
-    with memory.PeakMemory() as peak:
-        held = np.ones(64 << 20, np.uint8)
-    assert peak.bytes > 0.9 * held.size
+# A process of its own: one that has done much fills its new arrays from memory it kept.
+PEAK = """
+import numpy as np
+from paragonsr2.measure.memory import PeakMemory
+with PeakMemory() as peak:
+    held = np.ones(64 << 20, np.uint8)
+    del held
+print(peak.bytes / (64 << 20))
+"""
+
+
+def test_the_peak_of_memory_is_seen_although_it_is_free_again():
+    run = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    assert 0.9 < float(run.stdout) < 1.5
+
+
+def test_memory_is_unknown_before_it_is_watched():
     assert memory.PeakMemory().bytes is None
+
+
+def test_without_pytorch_the_memory_of_a_gpu_is_unknown(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with memory.PeakMemory(cuda=True) as peak:
+        pass
+    assert peak.bytes is None
 
 
 # Published sizes, thousands of parameters at x2.
@@ -326,6 +364,60 @@ def test_the_command(tmp_path, monkeypatch):
     assert "| ESPCN |" in text
     assert "TensorRT" in text
     assert output.with_name("b_quality_speed.svg").exists()
+
+
+@pytest.fixture
+def engine(tmp_path, monkeypatch):
+    """An engine file for up to 64x48 pixels, and a TensorRT that runs it on the processor."""
+    gpu = Gpu("NVIDIA Test 1", "8.9")
+    sizes = [Size(height=24 * i, width=32 * i) for i in (1, 1, 2)]
+    content = {"shapes": {"input": [(1, 3, size.height, size.width) for size in sizes]}}
+    path = tmp_path / "m.engine"
+    path.write_text(json.dumps(content))
+    identity = EngineIdentity("0" * 64, "10.16.1.11", gpu, Profile(*sizes), "fp16")
+    digest = sha256(path.read_bytes()).hexdigest()
+    tensors, metadata = {"input": "fp32", "output": "fp32"}, {"tile_halo": "8"}
+    write_description(
+        path,
+        EngineDescription(
+            identity, digest, "m.onnx", 2, "input", "output", tensors, {"fp16": 1}, metadata
+        ),
+    )
+    monkeypatch.setattr(backend, "load_tensorrt", lambda: FakeTensorRt("10.16.1.11"))
+    monkeypatch.setattr(backend, "find_gpu", lambda _: ("cpu", gpu))
+    stream = SimpleNamespace(cuda_stream=0, synchronize=lambda: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    return path
+
+
+def test_an_engine_file_is_timed(engine, tmp_path):
+    args = ["benchmark", "--model", str(engine), "--resolution", "32x24", "--resolution", "48x99",
+            "--calls", "2", "--json", "-o", str(tmp_path / "b.json")]  # fmt: skip
+    run = CliRunner().invoke(app, args)
+    assert run.exit_code == 0, run.output
+    told = json.loads(run.stdout)
+    (row,) = told["rows"]
+    assert (row["model"], row["backend"], row["precision"]) == ("m.engine", "TensorRT", "fp16")
+    assert (row["input"], row["output"]) == ([32, 24], [64, 48])
+    assert row["calls"] == 2
+    # The engine is too small for the second resolution, and says so.
+    (absent,) = told["absent"]
+    assert (absent["model"], absent["backend"]) == ("m.engine", "TensorRT")
+    assert "--max" in absent["reason"]
+
+
+def test_an_engine_without_its_description_is_refused(engine):
+    engine.with_name("m.engine.json").unlink()
+    run = CliRunner().invoke(app, ["benchmark", "--model", str(engine)])
+    assert isinstance(run.exception, WeightsError)
+
+
+def test_without_the_repository_peers_are_refused_before_anything_is_timed(monkeypatch, tmp_path):
+    monkeypatch.setattr("paragonsr2.cli.benchmark._ROOT", tmp_path)
+    run = CliRunner().invoke(app, ["benchmark", "--peers", "peers.json"])
+    assert isinstance(run.exception, UsageError)
+    assert "benchmark_release.py" in str(run.exception)
 
 
 @pytest.mark.parametrize(
