@@ -11,8 +11,9 @@ from paragonsr2.errors import BackendError
 from paragonsr2.measure.latency import Candidate, Run
 
 if TYPE_CHECKING:
-    from paragonsr2.upscale.backends import Precision, TorchMode
+    from paragonsr2.upscale.backends import TorchMode
     from paragonsr2.weights.catalogue import Entry
+    from paragonsr2.weights.metadata import Precision
 
 _BUILD_AN_ENGINE = (
     "TensorRT runs engines: build one with paragonsr2 engine, then time it with --model FILE.engine"
