@@ -26,10 +26,10 @@ from PIL import Image
 
 from clips import irregular, make_clip
 from conftest import photo_like
-from paragonsr2.app.jobs import Choice, Workshop
 from paragonsr2.app.limits import Limits
+from paragonsr2.app.page_files import PageFiles, harmless_name, remove_leftovers
 from paragonsr2.app.preview import make_preview
-from paragonsr2.app.store import Store, harmless_name, remove_leftovers
+from paragonsr2.app.workshop import Choice, Workshop
 from paragonsr2.cli.main import main
 from paragonsr2.errors import ImageTooLargeError, InputError, OptionError, OutputError, ParagonError
 from paragonsr2.upscale.job import run_task
@@ -48,20 +48,20 @@ class Clock:
 
 
 @pytest.fixture
-def make_store(tmp_path, monkeypatch):
+def make_files(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with contextlib.ExitStack() as stack:
 
         def make(clock=None, **limits):
-            store = Store(Limits(**limits), clock or Clock())
-            stack.callback(store.close)
-            return store
+            files = PageFiles(Limits(**limits), clock or Clock())
+            stack.callback(files.close)
+            return files
 
         yield make
 
 
-def put(store, content=b"x", name="a.png", owner=""):
-    with store.write(name, ".png", len(content), owner) as item:
+def put(files, content=b"x", name="a.png", owner=""):
+    with files.write(name, ".png", len(content), owner) as item:
         item.path.write_bytes(content)
     return item
 
@@ -78,63 +78,63 @@ HOSTILE_NAMES = [
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-def test_a_name_is_one_plain_part_and_never_the_path(make_store, name):
-    store = make_store()
-    item = put(store, name=name)
+def test_a_name_is_one_plain_part_and_never_the_path(make_files, name):
+    files = make_files()
+    item = put(files, name=name)
     assert 0 < len(harmless_name(name)) <= 101
     assert not set(item.name) & set('/\\\0\r\n\u202e<>:"|?*')
-    assert item.path.parent.parent == store.root
+    assert item.path.parent.parent == files.root
     assert item.path.name == "file.png"
 
 
-def test_what_is_not_used_for_long_goes_and_what_is_in_use_stays(make_store):
+def test_what_is_not_used_for_long_goes_and_what_is_in_use_stays(make_files):
     clock = Clock()
-    store = make_store(clock, keep_seconds=10)
-    old, held = put(store), put(store)
-    with store.use(held.token):
+    files = make_files(clock, keep_seconds=10)
+    old, held = put(files), put(files)
+    with files.use(held.token):
         clock.now = 11
-        store.sweep()
+        files.sweep()
         assert not old.path.exists()
         assert held.path.exists()
         with pytest.raises(InputError, match="drop it again"):
-            store.get(old.token)
-    store.sweep()
+            files.get(old.token)
+    files.sweep()
     assert held.path.exists(), "it was used just now"
 
 
-def test_the_oldest_idle_files_make_room_and_the_bound_holds(make_store):
+def test_the_oldest_idle_files_make_room_and_the_bound_holds(make_files):
     clock = Clock()
-    store = make_store(clock, disk_bytes=3000)
+    files = make_files(clock, disk_bytes=3000)
     items = []
     for number in range(6):
         clock.now = number
-        items.append(put(store, b"x" * 1000))
-        assert store.used() <= 3000
+        items.append(put(files, b"x" * 1000))
+        assert files.used() <= 3000
     assert [item.path.exists() for item in items] == [False] * 3 + [True] * 3
     with (
-        store.use(items[-1].token),
+        files.use(items[-1].token),
         pytest.raises(OutputError, match="no room"),
-        store.write("b.png", ".png", 2500),
+        files.write("b.png", ".png", 2500),
     ):
         pytest.fail("there was no room")
 
 
-def test_a_visitor_who_leaves_takes_only_his_own_files_along(make_store):
-    store = make_store()
-    mine, other = put(store, owner="me"), put(store, owner="you")
-    store.release("me")
+def test_a_visitor_who_leaves_takes_only_his_own_files_along(make_files):
+    files = make_files()
+    mine, other = put(files, owner="me"), put(files, owner="you")
+    files.release("me")
     assert not mine.path.exists()
     assert other.path.exists()
 
 
-def test_a_file_that_fails_while_written_is_removed(make_store):
-    store = make_store()
-    with contextlib.suppress(ZeroDivisionError), store.write("a.png", ".png", 1) as item:
+def test_a_file_that_fails_while_written_is_removed(make_files):
+    files = make_files()
+    with contextlib.suppress(ZeroDivisionError), files.write("a.png", ".png", 1) as item:
         item.path.write_bytes(b"x")
         raise ZeroDivisionError
     assert not item.path.parent.exists()
-    store.close()
-    assert not store.root.exists()
+    files.close()
+    assert not files.root.exists()
 
 
 def test_folders_of_killed_servers_are_removed_and_others_left(tmp_path, monkeypatch):
@@ -154,11 +154,11 @@ def test_folders_of_killed_servers_are_removed_and_others_left(tmp_path, monkeyp
 
 
 @pytest.fixture
-def make_workshop(make_store):
+def make_workshop(make_files):
     with contextlib.ExitStack() as stack:
 
         def make(**limits):
-            workshop = Workshop(make_store(**limits))
+            workshop = Workshop(make_files(**limits))
             stack.callback(workshop.close)
             return workshop
 
@@ -176,7 +176,7 @@ def test_a_result_is_what_the_command_makes_of_the_file(
     make_workshop, tmp_path, image_format, suffix
 ):
     workshop = make_workshop()
-    upload = put(workshop.store, picture(), "my photo.png")
+    upload = put(workshop.files, picture(), "my photo.png")
     result = workshop.start(upload.token, Choice("realtime", 2, image_format)).future.result()
     source = tmp_path / "in.png"
     source.write_bytes(picture())
@@ -193,7 +193,7 @@ def test_an_animation_counts_all_its_frames(make_workshop, kind):
     moving = io.BytesIO()
     frames[0].save(moving, kind, save_all=True, append_images=frames[1:], duration=40)
     workshop = make_workshop()
-    upload = put(workshop.store, moving.getvalue(), f"moving.{kind.lower()}")
+    upload = put(workshop.files, moving.getvalue(), f"moving.{kind.lower()}")
     result = workshop.start(upload.token, Choice("bicubic", 2)).future.result()
     assert (result.before.pages, result.after.pages) == (3, 3)
     with pytest.raises(ImageTooLargeError):
@@ -209,7 +209,7 @@ def clip(tmp_path):
 
 def test_a_clip_becomes_what_the_command_makes_of_it(make_workshop, clip, tmp_path):
     workshop = make_workshop()
-    with workshop.store.write("my clip.mkv", ".mkv", 0) as upload:
+    with workshop.files.write("my clip.mkv", ".mkv", 0) as upload:
         shutil.copy2(clip, upload.path)
     result = workshop.start(upload.token, Choice("realtime", 2)).future.result()
     target = tmp_path / "out.mkv"
@@ -226,12 +226,12 @@ def test_a_clip_becomes_what_the_command_makes_of_it(make_workshop, clip, tmp_pa
 @pytest.mark.parametrize("limits", [{"job_seconds": 0}, {"disk_bytes": 64_000}])
 def test_a_clip_that_takes_too_much_ends_without_a_trace(make_workshop, clip, limits):
     workshop = make_workshop(**limits)
-    with workshop.store.write("clip.mkv", ".mkv", 0) as upload:
+    with workshop.files.write("clip.mkv", ".mkv", 0) as upload:
         shutil.copy2(clip, upload.path)
     job = workshop.start(upload.token, Choice("bicubic", 2))
     with pytest.raises(ParagonError, match="than the page allows"):
         job.future.result()
-    assert len(list(workshop.store.root.iterdir())) == 1
+    assert len(list(workshop.files.root.iterdir())) == 1
 
 
 def test_a_choice_that_is_not_offered_is_refused(make_workshop):
@@ -247,29 +247,29 @@ def test_a_choice_that_is_not_offered_is_refused(make_workshop):
 
 def test_a_job_out_of_time_ends_and_leaves_only_its_input(make_workshop):
     workshop = make_workshop(job_seconds=-1)
-    upload = put(workshop.store, picture())
+    upload = put(workshop.files, picture())
     job = workshop.start(upload.token, Choice("bicubic", 2))
     with pytest.raises(Exception, match="longer than the page allows"):
         job.future.result()
-    assert {p.name for p in workshop.store.root.rglob("file*")} == {"file.png"}
-    assert len(list(workshop.store.root.iterdir())) == 1
+    assert {p.name for p in workshop.files.root.rglob("file*")} == {"file.png"}
+    assert len(list(workshop.files.root.iterdir())) == 1
 
 
 def test_a_stopped_job_gives_no_result_and_the_next_one_runs(make_workshop):
     workshop = make_workshop()
-    upload = put(workshop.store, picture())
+    upload = put(workshop.files, picture())
     stopped = [workshop.start(upload.token, Choice("bicubic", 2)) for _ in range(5)]
     for job in stopped[1:]:
         job.stop()
     workshop.start(upload.token, Choice("bicubic", 2)).future.result()
     assert stopped[0].future.result()
     assert all(job.future.cancelled() for job in stopped[2:])
-    assert len(list(workshop.store.root.iterdir())) <= 4
+    assert len(list(workshop.files.root.iterdir())) <= 4
 
 
 def test_a_result_that_would_be_too_large_is_refused_before_decoding(make_workshop):
     workshop = make_workshop(result_pixels=4 * 24 * 32)
-    upload = put(workshop.store, picture())
+    upload = put(workshop.files, picture())
     workshop.start(upload.token, Choice("bicubic", 2)).future.result()
     job = workshop.start(upload.token, Choice("bicubic", 3))
     with pytest.raises(InputError, match="megapixels"):
@@ -556,8 +556,8 @@ def test_visitors_who_vanish_do_no_harm(server):
 def test_every_signal_to_end_removes_the_files(tmp_path, how, code):
     program = (
         "import paragonsr2.app.server as server, paragonsr2.cli.main as cli, sys\n"
-        "def app(store, host):\n"
-        "    with store.write('a.png', '.png', 1) as item: item.path.write_bytes(b'x')\n"
+        "def app(files, host):\n"
+        "    with files.write('a.png', '.png', 1) as item: item.path.write_bytes(b'x')\n"
         "    async def nothing(scope, receive, send): await receive()\n"
         "    return nothing\n"
         "server.build_app = app\n"

@@ -1,1 +1,1 @@
-"""The web page: drop a picture, see it larger, take it home."""
+"""The web page: drop an image or a clip, compare before and after, download the result."""

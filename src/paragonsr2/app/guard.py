@@ -1,4 +1,4 @@
-"""What stands before the page: only its own paths, only its own origin, only bounded bodies."""
+"""The guard of the page: allows only its own paths, its own origin and bodies of limited size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: The page runs from itself alone: nothing is loaded from, or sent to, another place.
+#: The page loads nothing from, and sends nothing to, any other host.
 #: gradio builds its templates with Function(), hence 'unsafe-eval'.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
@@ -20,7 +20,7 @@ _POLICY = (
     "form-action 'self'"
 )
 
-#: What gradio's page needs of its many routes; its uploads, proxies and remote calls are not.
+#: The gradio routes that the page needs. Uploads, proxies and remote calls are not among them.
 _EXACT = frozenset(
     {
         "/",
@@ -38,17 +38,17 @@ _EXACT = frozenset(
 )
 _BELOW = ("/assets/", "/static/", "/svelte/", "/gradio_api/heartbeat/", "/page/", "/files")
 
-#: Largest body of a request that is no upload: gradio's small JSON.
+#: Largest body of any request but an upload: gradio's small JSON messages.
 _SMALL_BODY = 64 * 1024
 
 
 class Guard:
-    """An ASGI application before another.
+    """ASGI middleware that refuses what the page does not use.
 
     Args:
-        app: the other.
-        host: address the server is bound to; a loopback one answers to loopback names only, so
-            that no web page elsewhere can make its name point here.
+        app: the application behind it.
+        host: address that the server is bound to. On a loopback address it answers only to
+            loopback host names, which defeats DNS rebinding.
         upload_bytes: largest body of an upload.
     """
 
@@ -58,7 +58,7 @@ class Guard:
         self.upload_bytes = upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer or pass on."""
+        """Refuse the request or pass it on."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
@@ -84,12 +84,12 @@ class Guard:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if self.local_only and not is_loopback(urlsplit(f"//{host}").hostname or ""):
-            return PlainTextResponse("this server answers to localhost only", status_code=421)
+            return PlainTextResponse("this server answers only to localhost", status_code=421)
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
             return PlainTextResponse("another site's page may not use this one", status_code=403)
         if not (path in _EXACT or _begins(path, _BELOW)):
-            return PlainTextResponse("there is no such page", status_code=404)
+            return PlainTextResponse("page not found", status_code=404)
         most = self.upload_bytes if path == "/files" else _SMALL_BODY
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > most:
@@ -98,7 +98,7 @@ class Guard:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address or name means this machine alone."""
+    """Whether ``host`` is a loopback address or name, which only this machine can reach."""
     if host == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""What the page gives to a visitor at most."""
+"""Limits of the page."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one server; every one is a flag of ``paragonsr2 app``.
+    """Limits of one server; each is a flag of ``paragonsr2 app``.
 
     Attributes:
-        upload_bytes: of one uploaded file.
-        disk_bytes: of all uploads and results together; the oldest idle ones make room.
-        result_pixels: of one result, or of one frame of it.
-        job_seconds: of one job; checked after every tile.
-        waiting: jobs in the queue, beside the one that runs.
-        keep_seconds: from the last use of a file until it is removed.
+        upload_bytes: size of one upload.
+        disk_bytes: size of all uploads and results together. The least recently used files are
+            removed to stay below it.
+        result_pixels: pixels of one result, or of one frame of a clip.
+        job_seconds: duration of one job, checked after every tile.
+        waiting: length of the queue, without the job that runs.
+        keep_seconds: time after its last use at which a file is removed.
     """
 
     upload_bytes: int = 200 * 10**6

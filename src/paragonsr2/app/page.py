@@ -1,4 +1,4 @@
-"""The page itself, in gradio: a drop zone, a few choices, a viewer."""
+"""The page in gradio: a drop zone, a few choices and a viewer."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from urllib.parse import quote
 
 import gradio as gr
 
-from paragonsr2.app.jobs import Choice, Job, Result, Workshop, offered
 from paragonsr2.app.limits import Limits
-from paragonsr2.app.preview import Size
+from paragonsr2.app.preview import MediaSize
 from paragonsr2.app.routes import examples
+from paragonsr2.app.workshop import Choice, PageJob, Result, Workshop, offered
 from paragonsr2.clips.container import VIDEO_SUFFIXES
 from paragonsr2.errors import ParagonError
 from paragonsr2.images.formats import FORMATS, READABLE, WRITABLE
 from paragonsr2.variants import VARIANTS
 
-#: Seconds between two looks at a job.
+#: Seconds between two updates of the progress.
 _TICK = 0.1
 
-#: Hands what the drop zone, an element of viewer.js, has uploaded to gradio.
+#: Passes the token of an upload from the drop zone, an element of elements.js, to gradio.
 _DROP_JS = """
 element.addEventListener('paragon-upload', (event) => {
   props.value = event.detail;
@@ -42,8 +42,8 @@ def build_page(workshop: Workshop, *, local: bool) -> gr.Blocks:
     """Lay out the page and connect it to the workshop.
 
     Args:
-        workshop: does the work.
-        local: whether only this machine reaches the page, so that it may say so.
+        workshop: runs the jobs.
+        local: only this machine can reach the page; the page then says so.
     """
     models = offered()
     first = next(iter(models))
@@ -104,13 +104,13 @@ def build_page(workshop: Workshop, *, local: bool) -> gr.Blocks:
 
 
 class _Visit:
-    """What answers the visitor's clicks."""
+    """Event handlers of the page."""
 
     def __init__(self, workshop: Workshop) -> None:
         self.workshop = workshop
 
     def inspect(self, token: str, request: gr.Request) -> tuple[Any, Any, Any]:
-        """Show an upload, or say what is wrong with it."""
+        """Show an upload, or the reason why it is refused."""
         try:
             item, size = self.workshop.inspect(str(token), _owner(request))
         except ParagonError as error:
@@ -119,7 +119,7 @@ class _Visit:
         return _note(facts), _viewer(before=item.token), gr.Button(interactive=True)
 
     def change_model(self, name: str, scale: int) -> tuple[Any, Any]:
-        """Offer the scales of a model."""
+        """Show the scales of the chosen model."""
         models = offered()
         scales = models.get(name, next(iter(models.values())))
         value = scale if scale in scales else scales[0]
@@ -128,7 +128,7 @@ class _Visit:
     def enlarge(
         self, token: str, model: str, scale: int, image_format: str
     ) -> Generator[tuple[Any, Any, Any, Any]]:
-        """Start a job and tell how far it is until it ends."""
+        """Start a job and report its progress until it ends."""
         busy = gr.Button(visible=False), gr.Button(visible=True)
         ready = gr.Button(visible=True), gr.Button(visible=False)
         try:
@@ -148,16 +148,16 @@ class _Visit:
             yield _error("the page failed at this file; its log says why"), gr.skip(), *ready
             raise
         finally:
-            # Also when the visitor cancels or leaves: gradio closes the generator then.
+            # gradio closes the generator when the visitor cancels or leaves.
             job.stop()
 
     def cancelled(self) -> tuple[Any, Any, Any]:
-        """Say so; gradio has ended :meth:`enlarge`."""
+        """Report that the job was cancelled; gradio has already ended :meth:`enlarge`."""
         return _note("Cancelled."), gr.Button(visible=True), gr.Button(visible=False)
 
     def leave(self, request: gr.Request) -> None:
-        """Remove what a visitor had who closed the page."""
-        self.workshop.store.release(_owner(request))
+        """Remove the files of a visitor who closed the page."""
+        self.workshop.files.release(_owner(request))
 
 
 def _owner(request: gr.Request) -> str:
@@ -216,7 +216,7 @@ def _sentence(message: str) -> str:
     return f"{message[:1].upper()}{message[1:]}".rstrip(".") + "."
 
 
-def _progress(job: Job) -> str:
+def _progress(job: PageJob) -> str:
     percent = round(100 * job.share)
     return _note(
         f'<span class="p-busy">Enlarging</span><progress max="100" value="{percent}" '
@@ -243,7 +243,7 @@ def _finished(result: Result) -> str:
     )
 
 
-def _size_text(size: Size) -> str:
+def _size_text(size: MediaSize) -> str:
     count = f", {size.pages} pages" if size.pages > 1 else ""
     count = f", {size.frames} frames" if size.frames else count
     return f"{size.width} × {size.height}{count}"

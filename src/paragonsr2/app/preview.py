@@ -1,4 +1,4 @@
-"""Copies of pictures that any browser can show."""
+"""Previews: copies of images and clips that any browser can show."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from paragonsr2.images.apng import count_frames
 #: libvips as that module leaves it: without the loaders that hostile files may not reach.
 pyvips = formats.pyvips
 
-#: Largest side of a shown copy; browsers keep 4 bytes for each of its pixels.
+#: Largest side of a preview in pixels; a browser keeps 4 bytes for each of them.
 MAX_SIDE = 6144
 
-#: The frame of a clip that is shown, if it has so many: the first ones are often black.
+#: Index of the frame shown for a clip that has that many: the first frames are often black.
 SHOWN_FRAME = 24
 
 
 @dataclass(frozen=True)
-class Size:
-    """Width and height in pixels of one page or frame.
+class MediaSize:
+    """Dimensions of an image or clip.
 
     Attributes:
-        pages: of an animation or document.
-        frames: of a clip, 0 while they are not counted; None for a picture.
+        width: of one page or frame, in pixels.
+        height: of one page or frame, in pixels.
+        pages: number of pages of an animation or document.
+        frames: number of frames of a clip, 0 while unknown; None for an image.
     """
 
     width: int
@@ -39,24 +41,25 @@ class Size:
 
     @property
     def pixels(self) -> int:
-        """Of all pages or frames."""
+        """Number of pixels of all pages or frames together."""
         return self.width * self.height * self.pages * (self.frames or 1)
 
 
-def make_preview(source: Path, target: Path, *, max_pixels: int) -> Size:
-    """Write a page or frame of ``source`` as an 8-bit sRGB PNG, upright.
+def make_preview(source: Path, target: Path, *, max_pixels: int) -> MediaSize:
+    """Write one page or frame of ``source`` as an upright 8-bit sRGB PNG.
 
     Args:
         source: an image or video file.
-        target: a ``.png`` to write, its sides at most :data:`MAX_SIDE`.
-        max_pixels: refuse what claims more, all pages together or in a frame, before decoding.
+        target: the ``.png`` to write, at most :data:`MAX_SIDE` pixels a side.
+        max_pixels: limit for all pages of an image together, or for one frame of a clip;
+            checked before decoding.
 
     Returns:
-        The upright size of ``source``.
+        The dimensions of ``source``, upright.
 
     Raises:
-        ImageError: no image, or a damaged one.
-        ImageTooLargeError: more than ``max_pixels``.
+        ImageError: ``source`` is not an image or clip, or is damaged.
+        ImageTooLargeError: ``source`` has more than ``max_pixels``.
     """
     if is_video(source):
         return _clip_preview(source, target, max_pixels)
@@ -73,12 +76,12 @@ def make_preview(source: Path, target: Path, *, max_pixels: int) -> Size:
         )
         shown.cast("uchar").write_to_file(str(target), compression=1, keep="none")
     except pyvips.Error as error:
-        # libvips' own words name the path, which is no visitor's business.
-        raise ImageError("this is no readable picture, or it is damaged or cut short") from error
+        # libvips' message contains the path, which the visitor must not see.
+        raise ImageError("this image cannot be read; it may be damaged or incomplete") from error
     return size
 
 
-def _clip_preview(source: Path, target: Path, max_pixels: int) -> Size:
+def _clip_preview(source: Path, target: Path, max_pixels: int) -> MediaSize:
     try:
         clip = probe(source, max_pixels=max_pixels)
         pixels = None
@@ -92,9 +95,9 @@ def _clip_preview(source: Path, target: Path, max_pixels: int) -> Size:
             f"the clip's frames are too large; at this scale the page takes {limit}"
         ) from error
     except ImageError as error:
-        raise ImageError("this is no readable clip, or it is damaged") from error
+        raise ImageError("this clip cannot be read; it may be damaged") from error
     if pixels is None:
-        raise ImageError("this clip has no frame that can be read")
+        raise ImageError("this clip has no readable frame")
     height, width, bands = pixels.shape
     deep = pixels.dtype.itemsize == 2
     shown = cast(Any, pyvips.Image).new_from_memory(
@@ -104,19 +107,19 @@ def _clip_preview(source: Path, target: Path, max_pixels: int) -> Size:
     if max(width, height) > MAX_SIDE:
         shown = shown.thumbnail_image(MAX_SIDE, size="down")
     shown.write_to_file(str(target), compression=1)
-    return Size(width, height, frames=0)
+    return MediaSize(width, height, frames=0)
 
 
-def _size(image: Any, frames: int) -> Size:
-    """The upright size; ``frames`` are those of an animated PNG, which libvips does not count."""
-    # The pages of HEIF are other pictures, which are not enlarged.
+def _size(image: Any, frames: int) -> MediaSize:
+    """Upright dimensions; ``frames`` counts those of an animated PNG, which libvips does not."""
+    # The pages of a HEIF file are separate images, which are not upscaled.
     has_pages = image.get_typeof("n-pages") and not image.get("vips-loader").startswith("heif")
     pages = image.get("n-pages") if has_pages else frames
     if image.get_typeof("orientation") and image.get("orientation") in (5, 6, 7, 8):
-        return Size(image.height, image.width, pages)
-    return Size(image.width, image.height, pages)
+        return MediaSize(image.height, image.width, pages)
+    return MediaSize(image.width, image.height, pages)
 
 
-def _text(size: Size) -> str:
+def _text(size: MediaSize) -> str:
     pages = f" of {size.pages} pages" if size.pages > 1 else ""
     return f"{size.width}x{size.height}{pages}"

@@ -9,15 +9,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from paragonsr2.app.jobs import suffix_of
-from paragonsr2.app.store import Store, harmless_name
+from paragonsr2.app.page_files import PageFiles, harmless_name
+from paragonsr2.app.workshop import suffix_of
 from paragonsr2.errors import InputError, OutputError
 
 _ASSETS = Path(__file__).parent / "assets"
 
 
 def examples() -> dict[str, Path]:
-    """The example pictures by name: beside this module when installed, or in the repository."""
+    """Example images by name, from the installed package or from the repository."""
     folders = (_ASSETS.parent / "examples", Path(__file__).parents[3] / "examples")
     folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None:
@@ -25,15 +25,15 @@ def examples() -> dict[str, Path]:
     return {p.name: p for p in sorted(folder.iterdir()) if p.suffix in (".png", ".jpg", ".webp")}
 
 
-def routes(store: Store) -> list[BaseRoute]:
-    """``POST /files?name=``, ``GET /files/TOKEN/shown|result``, and what the page is made of."""
+def routes(files: PageFiles) -> list[BaseRoute]:
+    """Routes of uploads, previews and results (``/files``) and of the page's assets (``/page``)."""
     pictures = examples()
 
     async def upload(request: Request) -> Response:
         name = harmless_name(request.query_params.get("name", ""))
-        size = int(request.headers.get("content-length", store.limits.upload_bytes))
+        size = int(request.headers.get("content-length", files.limits.upload_bytes))
         try:
-            with store.write(name, suffix_of(name), size) as item:
+            with files.write(name, suffix_of(name), size) as item:
                 async with await anyio.open_file(item.path, "xb") as file:
                     async for chunk in request.stream():
                         await file.write(chunk)
@@ -44,10 +44,10 @@ def routes(store: Store) -> list[BaseRoute]:
         return JSONResponse({"token": item.token, "name": item.name})
 
     async def shown(request: Request) -> Response:
-        return _give(store, request, inline=True)
+        return _give(files, request, inline=True)
 
     async def result(request: Request) -> Response:
-        return _give(store, request, inline=False)
+        return _give(files, request, inline=False)
 
     async def asset(request: Request) -> Response:
         name = request.path_params["name"]
@@ -64,14 +64,14 @@ def routes(store: Store) -> list[BaseRoute]:
     ]
 
 
-def _give(store: Store, request: Request, *, inline: bool) -> Response:
+def _give(files: PageFiles, request: Request, *, inline: bool) -> Response:
     try:
-        item = store.get(request.path_params["token"])
+        item = files.get(request.path_params["token"])
     except InputError as error:
         return PlainTextResponse(str(error), status_code=404)
     path = item.shown if inline else item.path
     if not path.is_file():
         return Response(status_code=404)
-    # What is no picture must not be shown by the browser: it is always a download.
+    # A browser must not render a visitor's file; results are always downloads.
     name = None if inline else item.name
     return FileResponse(path, filename=name, headers={"Cache-Control": "private, no-store"})

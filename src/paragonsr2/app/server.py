@@ -1,4 +1,4 @@
-"""The server: gradio's page, the files and the guard in one process, ended cleanly."""
+"""The server: page, files and guard in one process, with a clean shutdown."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from paragonsr2.app.limits import Limits
-from paragonsr2.app.store import Store, remove_leftovers
+from paragonsr2.app.page_files import PageFiles, remove_leftovers
 from paragonsr2.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import ASGIApp
 
-#: Seconds between two looks for files that nobody used for long.
+#: Seconds between two sweeps for idle files.
 _SWEEP = 20.0
 
-#: Seconds that open connections get when the server ends.
+#: Seconds that open connections get when the server stops.
 _GRACE = 2
 
 
 def serve(host: str, port: int, limits: Limits) -> None:
-    """Serve the page until the process is asked to end; its files go with it.
+    """Serve the page until the process is told to stop, then remove its files.
 
     Args:
         host: address to bind.
-        port: 0 takes a free one.
-        limits: what a visitor gets at most.
+        port: port to bind; 0 chooses a free one.
+        limits: of the server.
 
     Raises:
         MissingExtraError: gradio is not installed.
@@ -45,17 +45,17 @@ def serve(host: str, port: int, limits: Limits) -> None:
         raise MissingExtraError("the page", "app")
     with _bind(host, port) as listener:
         remove_leftovers()
-        store = Store(limits)
-        # A plain SIGTERM would end the process before the files are removed.
+        files = PageFiles(limits)
+        # By default, SIGTERM would end the process before the files are removed.
         signal.signal(signal.SIGTERM, _end)
         try:
-            _run(store, listener, host)
+            _run(files, listener, host)
         finally:
-            store.close()
+            files.close()
 
 
-def _run(store: Store, listener: socket.socket, host: str) -> None:
-    app = build_app(store, host)
+def _run(files: PageFiles, listener: socket.socket, host: str) -> None:
+    app = build_app(files, host)
     import uvicorn
 
     config = uvicorn.Config(
@@ -65,15 +65,15 @@ def _run(store: Store, listener: socket.socket, host: str) -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def build_app(store: Store, host: str) -> ASGIApp:
-    """The ASGI application on a store.
+def build_app(files: PageFiles, host: str) -> ASGIApp:
+    """Build the ASGI application.
 
     Args:
-        store: uploads and results; the caller closes it.
-        host: address that it will be bound to.
+        files: uploads and results; the caller closes it.
+        host: address that the server will be bound to.
     """
-    # gradio and its libraries read these when they are imported.
-    os.environ["GRADIO_TEMP_DIR"] = str(store.root / "gradio")
+    # gradio and its libraries read these on import.
+    os.environ["GRADIO_TEMP_DIR"] = str(files.root / "gradio")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
     import gradio as gr
@@ -81,24 +81,24 @@ def build_app(store: Store, host: str) -> ASGIApp:
     from gradio.themes import Base
 
     from paragonsr2.app.guard import Guard, is_loopback
-    from paragonsr2.app.jobs import Workshop
     from paragonsr2.app.page import HEAD, build_page
     from paragonsr2.app.routes import routes
+    from paragonsr2.app.workshop import Workshop
 
-    workshop = Workshop(store)
+    workshop = Workshop(files)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        sweeper = asyncio.create_task(_sweep(store))
+        sweeper = asyncio.create_task(_sweep(files))
         yield
         sweeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await sweeper
         await asyncio.to_thread(workshop.close)
 
-    app = FastAPI(openapi_url=None, lifespan=lifespan, routes=routes(store))
+    app = FastAPI(openapi_url=None, lifespan=lifespan, routes=routes(files))
     theme = Base(
-        # Names of fonts that the visitor's system has; gradio's own would come from Google.
+        # Fonts of the visitor's system; gradio would load its own from Google.
         font=["ui-sans-serif", "system-ui", "sans-serif"],
         font_mono=["ui-monospace", "Consolas", "monospace"],
         primary_hue="teal",
@@ -118,13 +118,13 @@ def build_app(store: Store, host: str) -> ASGIApp:
         mcp_server=False,
         show_error=False,
     )
-    return Guard(app, host, store.limits.upload_bytes)
+    return Guard(app, host, files.limits.upload_bytes)
 
 
-async def _sweep(store: Store) -> None:
+async def _sweep(files: PageFiles) -> None:
     while True:
         await asyncio.sleep(_SWEEP)
-        await asyncio.to_thread(store.sweep)
+        await asyncio.to_thread(files.sweep)
 
 
 def _bind(host: str, port: int) -> socket.socket:

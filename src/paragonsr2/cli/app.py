@@ -9,19 +9,24 @@ import typer
 
 def app(
     host: Annotated[
-        str, typer.Option(help="Address to listen on; another one shows the page to others.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines connect.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
-    max_upload: Annotated[float, typer.Option(help="MB of one upload.")] = 200.0,
-    max_megapixels: Annotated[float, typer.Option(help="Megapixels of one result.")] = 400.0,
-    max_seconds: Annotated[float, typer.Option(help="Seconds of one job.")] = 600.0,
-    max_waiting: Annotated[int, typer.Option(min=1, help="Jobs in the queue.")] = 16,
-    max_disk: Annotated[float, typer.Option(help="GB of all uploads and results.")] = 4.0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
+    ] = 7860,
+    max_upload: Annotated[float, typer.Option(help="Largest upload, in MB.")] = 200.0,
+    max_megapixels: Annotated[float, typer.Option(help="Largest result, in megapixels.")] = 400.0,
+    max_seconds: Annotated[float, typer.Option(help="Longest job, in seconds.")] = 600.0,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Longest queue, in jobs.")] = 16,
+    max_disk: Annotated[
+        float, typer.Option(help="Disk space for all uploads and results, in GB.")
+    ] = 4.0,
     keep_minutes: Annotated[
-        float, typer.Option(help="Minutes after its last use that a file is removed.")
+        float,
+        typer.Option(help="Remove a file that has been idle for this long, in minutes."),
     ] = 30.0,
 ) -> None:
-    """Serve a web page on this machine: drop a picture, compare, download."""
+    """Serve a web page: drop an image or a clip, compare before and after, download."""
     from paragonsr2.app.limits import Limits
     from paragonsr2.app.server import serve
 

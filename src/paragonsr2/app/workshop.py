@@ -1,4 +1,4 @@
-"""What the page does for its visitors, without the page."""
+"""The work behind the page: inspecting uploads and running jobs, without any user interface."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from paragonsr2.app.limits import Limits
-from paragonsr2.app.preview import Size, make_preview
-from paragonsr2.app.store import Item, Store, folder_bytes
+from paragonsr2.app.page_files import PageFile, PageFiles, folder_bytes
+from paragonsr2.app.preview import MediaSize, make_preview
 from paragonsr2.clips.container import VIDEO_SUFFIXES, is_video
 from paragonsr2.clips.remux import target_suffix
 from paragonsr2.errors import ImageError, InputError, OptionError, ParagonError
@@ -23,24 +23,25 @@ from paragonsr2.upscale.video import VideoOptions
 from paragonsr2.variants import SCALES
 from paragonsr2.weights.catalogue import entries
 
-#: Opened networks that are kept, with their buffers.
+#: Number of opened networks to keep, with their buffers.
 _OPEN_UPSCALERS = 2
 
 CLASSICAL = ("bicubic", "magic:1.0")
 
 
 class JobStoppedError(ParagonError):
-    """The visitor left or cancelled, time is up, or the server ends."""
+    """The visitor cancelled or left, the job took too long, or the server is stopping."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a visitor chose.
+    """A visitor's choices for one job.
 
     Attributes:
         model: a key of :func:`offered`.
-        scale: one that the model is offered with.
-        image_format: of pictures, ``keep`` or one of :data:`paragonsr2.images.formats.WRITABLE`.
+        scale: a scale that the model is offered with.
+        image_format: format of the resulting image: ``keep``, or a key of
+            :data:`paragonsr2.images.formats.WRITABLE`.
     """
 
     model: str
@@ -48,24 +49,26 @@ class Choice:
     image_format: str = "keep"
 
     def check(self) -> None:
-        """Refuse what the page does not offer.
+        """Check that the page offers these choices.
 
         Raises:
-            OptionError: naming what it is.
+            OptionError: it does not; the message lists what it offers.
         """
         models = offered()
         if self.model not in models:
-            raise OptionError(f"no model '{self.model[:40]}'; there are {', '.join(models)}")
+            raise OptionError(
+                f"unknown model '{self.model[:40]}'; choose one of {', '.join(models)}"
+            )
         if self.scale not in models[self.model]:
             scales = ", ".join(map(str, models[self.model]))
-            raise OptionError(f"{self.model} enlarges {scales} times, not {self.scale}")
+            raise OptionError(f"{self.model} has no scale {self.scale}; choose one of {scales}")
         if self.image_format != "keep" and self.image_format not in WRITABLE:
             known = ", ".join(WRITABLE)
-            raise OptionError(f"no format '{self.image_format[:40]}'; there are {known}")
+            raise OptionError(f"unknown format '{self.image_format[:40]}'; choose one of {known}")
 
 
 def offered() -> dict[str, tuple[int, ...]]:
-    """Models and their scales: the bundled networks, then the classical resizes to compare."""
+    """Models with their scales: the bundled networks, then classical resizing for comparison."""
     models: dict[str, tuple[int, ...]] = {}
     for entry in entries():
         models[entry.model] = (*models.get(entry.model, ()), entry.scale)
@@ -77,18 +80,18 @@ class Result:
     """A finished job.
 
     Attributes:
-        item: the result in the store.
-        before: size of the input.
-        after: size of the result.
-        file_bytes: of the result's file.
-        seconds: reading, computing and writing, without waiting in the queue.
-        backend: engine that computed.
-        message: what the result's format could not keep.
+        item: the file of the result.
+        before: dimensions of the input.
+        after: dimensions of the result.
+        file_bytes: size of the file.
+        seconds: time to read, compute and write, without the time in the queue.
+        backend: the engine that computed it.
+        message: what the format of the result could not keep; empty if nothing was lost.
     """
 
-    item: Item
-    before: Size
-    after: Size
+    item: PageFile
+    before: MediaSize
+    after: MediaSize
     file_bytes: int
     seconds: float
     backend: str
@@ -96,12 +99,12 @@ class Result:
 
 
 @dataclass(eq=False)
-class Job:
-    """A job that runs or waits.
+class PageJob:
+    """A job that is running or queued.
 
     Attributes:
-        share: done, 0..1.
-        future: of the :class:`Result`; raises what went wrong.
+        share: progress, 0..1.
+        future: resolves to the :class:`Result`, or raises the error of the job.
     """
 
     share: float = 0.0
@@ -110,81 +113,89 @@ class Job:
     _deadline: float | None = None
 
     def begin(self, seconds: float) -> None:
-        """Give it ``seconds`` from now; it may have been stopped while it waited."""
+        """Start the clock: the job may take ``seconds``.
+
+        Raises:
+            JobStoppedError: it was stopped while it was queued.
+        """
         self._deadline = time.monotonic() + seconds
         self.advance(0.0)
 
     def stop(self) -> None:
-        """End it after the tile it is at; a waiting job never starts."""
+        """Stop the job after its current tile; a queued job never starts."""
         self._stop.set()
         self.future.cancel()
 
     def advance(self, share: float) -> None:
-        """Note the share done, and end the job if it should end.
+        """Record the progress.
 
         Raises:
-            JobStoppedError: it should.
+            JobStoppedError: the job was stopped or has run out of time.
         """
         self.share = share
         if self._stop.is_set():
             raise JobStoppedError("cancelled")
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise JobStoppedError(
-                "this takes longer than the page allows; the command has no limit"
+                "this takes longer than the page allows; paragonsr2 upscale has no time limit"
             )
 
 
 class Workshop:
-    """Runs one job at a time on the files of a store."""
+    """Runs jobs on the page's files, one at a time."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.limits: Limits = store.limits
+    def __init__(self, files: PageFiles) -> None:
+        self.files = files
+        self.limits: Limits = files.limits
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="job")
         self._upscalers: OrderedDict[tuple[str, int], Upscaler] = OrderedDict()
-        self._jobs: set[Job] = set()
+        self._jobs: set[PageJob] = set()
 
-    def inspect(self, token: str, owner: str) -> tuple[Item, Size]:
-        """Look at an upload and make the copy of it that is shown.
+    def inspect(self, token: str, owner: str) -> tuple[PageFile, MediaSize]:
+        """Check an upload and make the preview that the page shows.
+
+        Args:
+            token: of the upload.
+            owner: session of the visitor.
 
         Raises:
-            InputError: gone, no image, damaged or too large.
+            InputError: the upload is gone, not an image or clip, damaged, or too large.
         """
-        with self.store.use(token) as item:
+        with self.files.use(token) as item:
             item.owner = owner
             return item, make_preview(
                 item.path, item.shown, max_pixels=self.limits.result_pixels // min(SCALES) ** 2
             )
 
-    def start(self, token: str, choice: Choice) -> Job:
-        """Put a job in the line.
+    def start(self, token: str, choice: Choice) -> PageJob:
+        """Queue a job.
 
         Raises:
-            OptionError: the choice is none that is offered.
+            OptionError: the page does not offer this choice.
         """
         choice.check()
-        job = Job()
+        job = PageJob()
         self._jobs.add(job)
         job.future = self._worker.submit(self._run, job, token, choice)
         job.future.add_done_callback(lambda _: self._jobs.discard(job))
         return job
 
     def close(self) -> None:
-        """End all jobs and wait for the one that runs, at most until its tile is done."""
+        """Stop all jobs; waits until the running one has finished its tile."""
         for job in list(self._jobs):
             job.stop()
         self._worker.shutdown(cancel_futures=True)
 
-    def _run(self, job: Job, token: str, choice: Choice) -> Result:
+    def _run(self, job: PageJob, token: str, choice: Choice) -> Result:
         job.begin(self.limits.job_seconds)
         upscaler = self._open(choice.model, choice.scale)
         max_pixels = self.limits.result_pixels // choice.scale**2
 
-        with self.store.use(token) as source:
+        with self.files.use(token) as source:
             before = make_preview(source.path, source.shown, max_pixels=max_pixels)
             most = self._largest_result(before, choice.scale)
             name, suffix = _result_name(source, choice)
-            with self.store.write(name, suffix, most, source.owner) as result:
+            with self.files.write(name, suffix, most, source.owner) as result:
 
                 def check_size() -> None:
                     if folder_bytes(result.path.parent) > most:
@@ -217,10 +228,10 @@ class Workshop:
             message=outcome.message,
         )
 
-    def _largest_result(self, before: Size, scale: int) -> int:
+    def _largest_result(self, before: MediaSize, scale: int) -> int:
         if before.frames is not None:
             return self.limits.disk_bytes // 4
-        # More than 4 channels of 16 bits without compression cannot come of a picture.
+        # An image takes at most 4 channels of 16 bits, uncompressed.
         return before.pixels * scale**2 * 8
 
     def _open(self, model: str, scale: int) -> Upscaler:
@@ -234,21 +245,19 @@ class Workshop:
 
 
 def suffix_of(name: str) -> str:
-    """The suffix of a file that the page reads.
+    """The lower-case suffix of an upload.
 
     Raises:
-        InputError: another one, or none.
+        InputError: the page reads no files with this suffix.
     """
     suffix = PurePath(name).suffix.lower()
     if suffix not in READABLE | VIDEO_SUFFIXES:
         known = ", ".join(form.title for form in FORMATS.values())
-        raise InputError(
-            f"'{name[-40:]}' is no file that the page reads; it reads {known} and video"
-        )
+        raise InputError(f"the page cannot read '{name[-40:]}'; it reads {known} and video")
     return suffix
 
 
-def _result_name(source: Item, choice: Choice) -> tuple[str, str]:
+def _result_name(source: PageFile, choice: Choice) -> tuple[str, str]:
     if is_video(source.path):
         suffix = target_suffix(Path(source.name))
     elif choice.image_format == "keep":

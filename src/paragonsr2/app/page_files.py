@@ -1,7 +1,7 @@
-"""The page's files: uploads and results in one private folder that goes when the server goes.
+"""The page's files: uploads and results in one private folder, removed when the server stops.
 
-A file is known by a random token. The name it came with is kept for the visitor's eyes alone
-and is never part of a path.
+A random token identifies a file. Its original name is only shown to the visitor; it is never
+part of a path.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _LONGEST_NAME = 100
 
 
 @dataclass
-class Item:
+class PageFile:
     """One upload or one result.
 
     Attributes:
-        token: what the page calls it.
-        name: what the visitor calls it, fit for showing and for a download.
+        token: identifies the file in the page.
+        name: file name for display and download, sanitised.
         path: the file, in a folder of its own.
-        owner: the visitor's session; empty until it is known.
-        touched: when it was last used.
-        reserved: bytes it may come to take, while it is written.
-        users: how many jobs hold it now.
+        owner: session of the visitor; empty while unknown.
+        touched: time of the last use, in seconds of the clock.
+        reserved: bytes that it may grow to while it is written.
+        users: number of jobs that hold it.
     """
 
     token: str
@@ -51,41 +51,42 @@ class Item:
 
     @property
     def shown(self) -> Path:
-        """The copy that a browser can show."""
+        """The preview, in a format that any browser can show."""
         return self.path.with_name("shown.png")
 
 
-class Store:
-    """Uploads and results, bounded in size and age.
+class PageFiles:
+    """Uploads and results, limited in size and age.
 
     Args:
-        limits: bounds.
-        clock: seconds, ever growing.
+        limits: of the server.
+        clock: returns monotonic seconds.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits = limits
         self.clock = clock
         self.root = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-        self._items: dict[str, Item] = {}
+        self._items: dict[str, PageFile] = {}
         self._lock = threading.RLock()
 
     @contextmanager
-    def write(self, name: str, suffix: str, size: int, owner: str = "") -> Generator[Item]:
-        """Make a place for a file that the caller writes; if that fails, it is removed.
+    def write(self, name: str, suffix: str, size: int, owner: str = "") -> Generator[PageFile]:
+        """Reserve space for a file that the caller writes; it is removed if the caller fails.
 
         Args:
-            name: for the visitor; made harmless here.
+            name: file name for display; sanitised here.
             suffix: of the path, from a fixed list.
-            size: bytes that it may come to take; the oldest idle files make room for them.
-            owner: the visitor's session.
+            size: bytes that it may grow to; the least recently used idle files are removed to
+                make room.
+            owner: session of the visitor.
 
         Raises:
-            OutputError: what is in use leaves too little room.
+            OutputError: the files in use leave too little room.
         """
         token = secrets.token_urlsafe(16)
         path = self.root / token / f"file{suffix}"
-        item = Item(token, harmless_name(name), path, owner, self.clock(), size, users=1)
+        item = PageFile(token, harmless_name(name), path, owner, self.clock(), size, users=1)
         with self._lock:
             self._make_room(size)
             path.parent.mkdir(mode=0o700)
@@ -99,11 +100,11 @@ class Store:
             item.reserved = 0
             item.users -= 1
 
-    def get(self, token: str) -> Item:
-        """A file, which is from now on the last one used.
+    def get(self, token: str) -> PageFile:
+        """Look up a file and mark it as used.
 
         Raises:
-            InputError: there is none of this token, or no longer.
+            InputError: no file has this token, or it was removed.
         """
         with self._lock:
             item = self._items.get(token)
@@ -113,11 +114,11 @@ class Store:
             return item
 
     @contextmanager
-    def use(self, token: str) -> Generator[Item]:
-        """Hold a file, so that it is not removed meanwhile.
+    def use(self, token: str) -> Generator[PageFile]:
+        """Hold a file, which protects it from removal.
 
         Raises:
-            InputError: there is none of this token, or no longer.
+            InputError: no file has this token, or it was removed.
         """
         with self._lock:
             item = self.get(token)
@@ -130,29 +131,29 @@ class Store:
                 item.touched = self.clock()
 
     def remove(self, token: str) -> None:
-        """Remove a file; nothing happens if it is gone."""
+        """Remove a file; does nothing if it is already gone."""
         with self._lock:
             item = self._items.pop(token, None)
         if item is not None:
             shutil.rmtree(item.path.parent, ignore_errors=True)
 
     def release(self, owner: str) -> None:
-        """Remove what a visitor who left had, unless it is in use."""
+        """Remove a visitor's files, except those in use."""
         self._remove_where(lambda item: item.owner == owner)
 
     def sweep(self) -> None:
-        """Remove what has not been used for long."""
+        """Remove the files that have been idle for longer than the limit."""
         oldest = self.clock() - self.limits.keep_seconds
         self._remove_where(lambda item: item.touched < oldest)
 
     def used(self) -> int:
-        """Bytes of all files, and those that are still being written at their largest."""
+        """Bytes of all files; a file that is still being written counts with its reserved size."""
         with self._lock:
             items = list(self._items.values())
         return sum(max(item.reserved, folder_bytes(item.path.parent)) for item in items)
 
     def close(self) -> None:
-        """Remove everything."""
+        """Remove all files and their folder."""
         with self._lock:
             self._items.clear()
         shutil.rmtree(self.root, ignore_errors=True)
@@ -164,7 +165,7 @@ class Store:
                 raise OutputError("there is no room left for this file; try again in a minute")
             self.remove(min(idle, key=lambda item: item.touched).token)
 
-    def _remove_where(self, condition: Callable[[Item], bool]) -> None:
+    def _remove_where(self, condition: Callable[[PageFile], bool]) -> None:
         with self._lock:
             gone = [
                 item.token for item in self._items.values() if not item.users and condition(item)
@@ -174,8 +175,8 @@ class Store:
 
 
 def remove_leftovers() -> None:
-    """Remove the folders of servers that were killed before they could."""
-    if os.name == "nt":  # where asking whether a process lives would end it
+    """Remove the folders of servers that were killed before they could do so themselves."""
+    if os.name == "nt":  # where os.kill(pid, 0) would end the process
         return
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
         number = folder.name.removeprefix(_PREFIX).partition("-")[0]
@@ -186,7 +187,7 @@ def remove_leftovers() -> None:
 
 
 def harmless_name(name: str) -> str:
-    """The last part of a name, without what could trouble a reader or a file system."""
+    """The last part of a path, without control characters and what file systems reject."""
     last = PurePosixPath(name.replace("\\", "/")).name
     visible = "".join(c for c in last if unicodedata.category(c)[0] != "C")
     plain = re.sub(r'[<>:"|?*]', "_", visible).strip(". ")
@@ -197,7 +198,7 @@ def harmless_name(name: str) -> str:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below a folder; what is removed meanwhile does not count."""
+    """Bytes of all files below ``folder``; files removed in the meantime do not count."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:
