@@ -26,7 +26,7 @@ from paragonsr2.images.writing import write_picture
 from paragonsr2.measure.machine import write_result
 from paragonsr2.upscale.backends import cores
 from paragonsr2.upscale.job import run_tasks
-from paragonsr2.upscale.line import Task
+from paragonsr2.upscale.task import Task
 from paragonsr2.upscale.upscaler import Upscaler
 
 ROOT = Path(__file__).parent.parent

@@ -82,7 +82,7 @@ def main() -> None:
                 target.unlink()
                 continue
             count["kills"] += 1
-            segments = len(list(work_folder(target).glob("*.segment")))
+            segments = len(list(work_folder(target).glob("[0-9]*.npz")))
             if target.exists():
                 # Killed between the result's taking its place and the end of the process.
                 count["partial_files"] += target.read_bytes() != wanted

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from paragonsr2.clips.priority import ordinary_priority
+from paragonsr2.clips.opening import opening_encoder
 
 TICKS = Fraction(1, 12800)
 
@@ -86,7 +86,7 @@ def make_clip(
                         [(0, half, "Öne"), (half, 2 * half, "Two")], 1)
                 ]
             )  # fmt: skip
-        with ordinary_priority():
+        with opening_encoder():
             out.start_encoding()
         matrix = {9: 9, 1: 1}.get(colour[2], 5) if colour else 5
         for index, stamp in enumerate(pts):

@@ -33,7 +33,7 @@ from paragonsr2.app.workshop import Choice, Workshop
 from paragonsr2.cli.main import main
 from paragonsr2.errors import ImageTooLargeError, InputError, OptionError, OutputError, ParagonError
 from paragonsr2.upscale.job import run_task
-from paragonsr2.upscale.line import Task
+from paragonsr2.upscale.task import Task
 from paragonsr2.upscale.upscaler import Upscaler
 
 # --- files ------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ from paragonsr2.images.writing import write_strips
 import paragonsr2.upscale.upscaler as module
 from paragonsr2.upscale.backends import ClassicalBackend
 from paragonsr2.upscale.job import run_task
-from paragonsr2.upscale.line import Task
+from paragonsr2.upscale.task import Task
 
 class Cheap(ClassicalBackend):
     def run(self, x):

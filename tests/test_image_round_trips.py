@@ -24,7 +24,7 @@ from paragonsr2.images.reading import ImageReader, read_picture
 from paragonsr2.images.writing import write_picture, write_strips
 from paragonsr2.upscale import upscaler as upscaler_module
 from paragonsr2.upscale.job import run_task
-from paragonsr2.upscale.line import Task
+from paragonsr2.upscale.task import Task
 from paragonsr2.upscale.upscaler import Upscaler
 
 

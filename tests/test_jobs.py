@@ -22,10 +22,11 @@ from paragonsr2.files import atomic_path, is_temporary
 from paragonsr2.images.header import Picture
 from paragonsr2.images.reading import read_picture
 from paragonsr2.images.writing import write_picture
-from paragonsr2.upscale import line
-from paragonsr2.upscale.job import plan_tasks, run_task, run_tasks
-from paragonsr2.upscale.line import Task
-from paragonsr2.upscale.pipe import AbandonedError, Pipe
+from paragonsr2.upscale import pictures
+from paragonsr2.upscale.background import in_background
+from paragonsr2.upscale.job import run_task, run_tasks
+from paragonsr2.upscale.naming import plan_tasks
+from paragonsr2.upscale.task import Task
 from paragonsr2.upscale.upscaler import Upscaler
 from test_cli import run
 
@@ -35,7 +36,7 @@ def magic():
     return Upscaler("magic", 2, tile=64)
 
 
-def pictures(folder, *names):
+def write_pictures(folder, *names):
     for name in names:
         write_picture(folder / name, Picture(photo_like(20, 24)))
 
@@ -45,7 +46,7 @@ def targets(*arguments, **options):
 
 
 def test_a_tree_is_mirrored_and_suffix_and_format_are_followed(tmp_path):
-    pictures(tmp_path / "in", "a.png", "deep/b.jpg")
+    write_pictures(tmp_path / "in", "a.png", "deep/b.jpg")
     source, out = str(tmp_path / "in"), tmp_path / "out"
     assert targets([source], out, 2) == [out / "a.png", out / "deep" / "b.jpg"]
     assert targets([source], out, 2, "webp", "-big") == [
@@ -57,12 +58,12 @@ def test_a_tree_is_mirrored_and_suffix_and_format_are_followed(tmp_path):
     for bad in ("/../x", "a/b"):
         with pytest.raises(UsageError, match="--suffix"):
             plan_tasks([source], out, 2, suffix=bad)
-    with pytest.raises(UsageError, match="is an input"):
+    with pytest.raises(UsageError, match="is also an input"):
         plan_tasks([source], None, 2, suffix="")
 
 
 def test_results_of_an_earlier_run_are_no_inputs(tmp_path, magic):
-    pictures(tmp_path, "a.png", "deep/b.png")
+    write_pictures(tmp_path, "a.png", "deep/b.png")
     inside = tmp_path / "large"
     for output in (None, inside):
         tasks = plan_tasks([str(tmp_path)], output, 2)
@@ -77,7 +78,7 @@ def test_results_of_an_earlier_run_are_no_inputs(tmp_path, magic):
 
 
 def test_outputs_that_are_newer_are_kept_and_older_ones_made_again(tmp_path, magic):
-    pictures(tmp_path, "a.png")
+    write_pictures(tmp_path, "a.png")
     task = Task(tmp_path / "a.png", tmp_path / "b.png")
     assert run_task(task, magic).status == "done"
     assert run_task(task, magic).status == "skipped"
@@ -89,7 +90,7 @@ def test_outputs_that_are_newer_are_kept_and_older_ones_made_again(tmp_path, mag
 
 def test_outcomes_come_in_order_and_a_bad_file_stops_itself_alone(tmp_path, magic):
     names = [f"{number}.png" for number in range(7)]
-    pictures(tmp_path, *names)
+    write_pictures(tmp_path, *names)
     (tmp_path / "2.png").write_bytes(b"no picture")
     whole = (tmp_path / "4.png").read_bytes()
     (tmp_path / "4.png").write_bytes(whole[: len(whole) * 2 // 3])
@@ -102,7 +103,7 @@ def test_outcomes_come_in_order_and_a_bad_file_stops_itself_alone(tmp_path, magi
 
 
 def test_a_failing_engine_or_disk_fails_the_file_and_leaves_nothing(tmp_path, magic, monkeypatch):
-    pictures(tmp_path, "a.png", "b.png")
+    write_pictures(tmp_path, "a.png", "b.png")
     tasks = [Task(tmp_path / n, tmp_path / "out" / n) for n in ("a.png", "b.png")]
 
     def fail(*_):
@@ -120,8 +121,8 @@ def test_a_failing_engine_or_disk_fails_the_file_and_leaves_nothing(tmp_path, ma
 @pytest.mark.parametrize("model", ["magic", "realtime"])
 @pytest.mark.parametrize("memory", [1 << 31, 1])
 def test_pictures_side_by_side_are_what_each_is_alone(tmp_path, monkeypatch, model, memory):
-    monkeypatch.setattr(line, "cores", lambda: 3)
-    monkeypatch.setattr(line, "_LANES_MEMORY", memory)  # of 1 byte: none is small
+    monkeypatch.setattr(pictures, "cores", lambda: 3)
+    monkeypatch.setattr(pictures, "_SMALL_PICTURES_MEMORY", memory)  # with 1 byte none is small
     upscaler = Upscaler(model, 2, device="cpu")
     names = [f"{number}.png" for number in range(9)]
     for number, name in enumerate(names):
@@ -138,7 +139,7 @@ def test_pictures_side_by_side_are_what_each_is_alone(tmp_path, monkeypatch, mod
 
 def test_giving_up_in_the_middle_leaves_no_file_and_no_thread(tmp_path, magic):
     names = [f"{number}.png" for number in range(5)]
-    pictures(tmp_path, *names)
+    write_pictures(tmp_path, *names)
     before = threading.active_count()
     tasks = [Task(tmp_path / name, tmp_path / "out" / name) for name in names]
     running = run_tasks(tasks, magic)
@@ -151,7 +152,7 @@ def test_giving_up_in_the_middle_leaves_no_file_and_no_thread(tmp_path, magic):
 
 
 def test_an_unexpected_error_is_not_swallowed(tmp_path, magic, monkeypatch):
-    pictures(tmp_path, "a.png")
+    write_pictures(tmp_path, "a.png")
     monkeypatch.setattr(magic.backend, "run", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run_task(Task(tmp_path / "a.png", tmp_path / "b.png"), magic)
@@ -175,25 +176,40 @@ def test_leftovers_of_dead_runs_go_and_those_of_living_stay(tmp_path):
     assert not is_temporary(Path("a.part.png"))
 
 
-def test_a_pipe_is_bounded_and_ends_from_either_side():
-    pipe = Pipe(1)
-    pipe.put(1)
-    pipe.close(ImageError("bad"))
-    taken = iter(pipe)
-    assert next(taken) == 1
-    with pytest.raises(ImageError):
-        next(taken)
-    pipe = Pipe(1)
-    pipe.put(1)
-    waiting = threading.Thread(target=pipe.abandon)
-    waiting.start()
-    with pytest.raises(AbandonedError):
-        pipe.put(2)
-    waiting.join()
+def test_a_background_iterator_is_bounded_ordered_and_ends_its_thread():
+    made, closed = [], threading.Event()
+
+    def count():
+        try:
+            for number in range(100):
+                made.append(number)
+                yield number
+        finally:
+            closed.set()
+
+    running = in_background(count(), 3)
+    assert [next(running) for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert len(made) <= 5 + 3
+    before = threading.active_count()
+    running.close()
+    assert closed.is_set()
+    assert threading.active_count() == before - 1
+    assert list(in_background(iter("abc"), 1)) == ["a", "b", "c"]
+
+
+def test_an_error_in_a_background_iterator_comes_in_its_turn():
+    def fail():
+        yield 1
+        raise ImageError("bad")
+
+    running = in_background(fail(), 4)
+    assert next(running) == 1
+    with pytest.raises(ImageError, match="bad"):
+        next(running)
 
 
 def test_events_are_one_object_a_line_and_end_with_the_summary(tmp_path):
-    pictures(tmp_path, "a.png", "b.png")
+    write_pictures(tmp_path, "a.png", "b.png")
     (tmp_path / "c.png").write_text("no picture")
     done = run("upscale", tmp_path, "-o", tmp_path / "out", "-m", "magic", "--events")
     assert done.returncode == 1
@@ -209,7 +225,7 @@ def test_events_are_one_object_a_line_and_end_with_the_summary(tmp_path):
 
 def test_a_line_on_the_terminal_takes_nothing_from_stdout(tmp_path):
     pty = pytest.importorskip("pty", reason="needs a pseudo-terminal")
-    pictures(tmp_path, "a.png", "b.png")
+    write_pictures(tmp_path, "a.png", "b.png")
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "paragonsr2", "upscale", str(tmp_path), "-m", "magic"]
     with subprocess.Popen(

@@ -18,7 +18,7 @@ from paragonsr2.clips.clip import probe
 from paragonsr2.clips.container import is_video
 from paragonsr2.clips.encode import SegmentEncoder
 from paragonsr2.clips.frames import Converter, read_frames
-from paragonsr2.clips.priority import real_time_threads
+from paragonsr2.clips.opening import real_time_threads
 from paragonsr2.clips.segments import locked, work_folder
 from paragonsr2.errors import ImageError, ImageTooLargeError, OptionError, OutputError, UsageError
 from paragonsr2.upscale.upscaler import Upscaler
@@ -240,9 +240,9 @@ def test_still_frames_are_not_computed_again(tmp_path):
     calls = []
 
     class Counting(Upscaler):
-        def __call__(self, pixels, progress=None):
+        def __call__(self, *arguments, **options):
             calls.append(1)
-            return super().__call__(pixels, progress)
+            return super().__call__(*arguments, **options)
 
     source = tmp_path / "in.mkv"
     make_clip(source, regular(20), codec="ffv1", pictures=lambda n, w, h: picture(n // 5, w, h))
@@ -258,7 +258,7 @@ def test_what_the_container_cannot_hold_is_refused_before_any_work(tmp_path, mag
     target = tmp_path / "out.mp4"
     with pytest.raises(OptionError, match=r"subtitle.*mkv"):
         upscale_video(source, target, magic, QUICK)
-    with pytest.raises(OptionError, match="does not hold ffv1"):
+    with pytest.raises(OptionError, match="cannot hold ffv1"):
         upscale_video(source, target, magic, VideoOptions(codec="ffv1"))
     assert not target.exists()
     assert not work_folder(target).exists()
@@ -338,7 +338,7 @@ def test_a_damaged_segment_is_done_again(tmp_path, magic):
     enlarge(source, magic, target=tmp_path / "whole.mp4")
     with pytest.raises(Stop):
         upscale_video(source, target, magic, QUICK, progress=stop_at(30))
-    second = sorted(work_folder(target).glob("*.segment"))[1]
+    second = sorted(work_folder(target).glob("[0-9]*.npz"))[1]
     content = bytearray(second.read_bytes())
     content[len(content) // 2] ^= 1
     second.write_bytes(content)
@@ -369,7 +369,7 @@ def test_a_job_that_is_killed_at_any_moment_goes_on(tmp_path):
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         wanted = rng.randint(1, 6)
-        while job.poll() is None and len(list(work_folder(target).glob("*.segment"))) < wanted:
+        while job.poll() is None and len(list(work_folder(target).glob("[0-9]*.npz"))) < wanted:
             pass
         job.kill()
         job.wait()

@@ -12,6 +12,7 @@
     │   ├── ImageError           not an image, damaged, or unreadable
     │   └── ImageTooLargeError   more pixels than the limit allows
     ├── OutputError              the result cannot be written (exit 1)
+    ├── InterruptedJobError      the user interrupted a job (exit 130)
     └── EnvironmentProblem       environment or model cannot serve (exit 3)
         ├── MissingExtraError    an optional dependency is not installed
         ├── WeightsError         weights missing, damaged, unsafe or of another network
@@ -65,6 +66,12 @@ class ImageTooLargeError(InputError):
 
 class OutputError(ParagonError):
     """A result cannot be written; nothing was left half-written."""
+
+
+class InterruptedJobError(ParagonError):
+    """The user interrupted a job; the message says what is kept and how to go on."""
+
+    exit_code = 130
 
 
 class EnvironmentProblem(ParagonError):

@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 
 from paragonsr2.upscale.job import run_task
-from paragonsr2.upscale.line import Task
+from paragonsr2.upscale.task import Task
 from paragonsr2.upscale.upscaler import Upscaler
 
 

@@ -13,11 +13,11 @@ from paragonsr2.app.limits import Limits
 from paragonsr2.app.page_files import PageFile, PageFiles, folder_bytes
 from paragonsr2.app.preview import MediaSize, make_preview
 from paragonsr2.clips.container import VIDEO_SUFFIXES, is_video
-from paragonsr2.clips.remux import target_suffix
+from paragonsr2.clips.plan import target_suffix
 from paragonsr2.errors import ImageError, InputError, OptionError, ParagonError
 from paragonsr2.images.formats import FORMATS, READABLE, WRITABLE, kept_suffix
 from paragonsr2.upscale.job import run_task
-from paragonsr2.upscale.line import Task
+from paragonsr2.upscale.task import Task, TaskProgress
 from paragonsr2.upscale.upscaler import Upscaler
 from paragonsr2.upscale.video import VideoOptions
 from paragonsr2.variants import SCALES
@@ -201,16 +201,16 @@ class Workshop:
                     if folder_bytes(result.path.parent) > most:
                         raise JobStoppedError("the result is larger than the page allows")
 
-                def tell(_: Task, share: float, __: int) -> None:
+                def report(state: TaskProgress) -> None:
                     check_size()
-                    job.advance(share)
+                    job.advance(state.share)
 
                 outcome = run_task(
                     Task(source.path, result.path),
                     upscaler,
                     max_pixels=max_pixels,
                     video=VideoOptions(max_pixels=max_pixels),
-                    progress=tell,
+                    progress=report,
                 )
                 if outcome.status != "done":
                     raise ImageError(outcome.message.replace(str(source.path), source.name))

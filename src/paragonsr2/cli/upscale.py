@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import enum
-import json
-import sys
-import time
-from collections import Counter
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,173 +18,188 @@ from paragonsr2.cli.options import (
     PrecisionOption,
     ScaleOption,
 )
-from paragonsr2.cli.progress import Events, ProgressLine
+from paragonsr2.cli.report import JobReport
+from paragonsr2.cli.streams import standard_streams
+from paragonsr2.clips.codecs import DEFAULT_QUALITY as VIDEO_QUALITY
+from paragonsr2.clips.codecs import CodecName
 from paragonsr2.errors import UsageError
+from paragonsr2.images.names import DEFAULT_QUALITY as IMAGE_QUALITY
+from paragonsr2.images.names import ImageFormatName
 
 if TYPE_CHECKING:
-    from paragonsr2.upscale.line import Outcome, Task
-    from paragonsr2.upscale.upscaler import TileOption, Upscaler
+    from paragonsr2.upscale.task import Task
+    from paragonsr2.upscale.upscaler import TileOption
 
+_IMAGES, _VIDEO = "Images", "Video"
 
-class CodecChoice(enum.StrEnum):
-    """Video codecs."""
-
-    keep = "keep"
-    h264 = "h264"
-    hevc = "hevc"
-    av1 = "av1"
-    ffv1 = "ffv1"
-    prores = "prores"
-
-
-class TemporalChoice(enum.StrEnum):
-    """Whether video is steadied."""
-
-    auto = "auto"
-    on = "on"
-    off = "off"
-
-
-class FormatChoice(enum.StrEnum):
-    """Output formats."""
-
-    keep = "keep"
-    png = "png"
-    jpg = "jpg"
-    webp = "webp"
-    tiff = "tiff"
-    avif = "avif"
-    gif = "gif"
-    jxl = "jxl"
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        help="Images, videos, folders (searched recursively), glob patterns, or - for standard "
+        "input."
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Output file, or folder; - is standard output. Default: beside each input.",
+    ),
+]
+Tile = Annotated[
+    str,
+    typer.Option(help="Side of a tile in input pixels; auto fits it to the memory, off disables."),
+]
+Suffix = Annotated[
+    str | None,
+    typer.Option(help="Text appended to output names. Default: _x2 (by scale) beside the input."),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace outputs even if they are newer than their input."),
+]
+MaxMegapixels = Annotated[
+    float,
+    typer.Option(help="Refuse larger images and frames; a small file can claim any size."),
+]
+AsEvents = Annotated[
+    bool,
+    typer.Option("--events", help="Print progress and results as JSON, one object per line."),
+]
+Format = Annotated[
+    Literal["keep", ImageFormatName],
+    typer.Option("--format", help="Output format of images.", rich_help_panel=_IMAGES),
+]
+Quality = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=100,
+        help=f"Quality of lossy images; 100 is lossless in WebP, AVIF and JPEG XL. "
+        f"Default: {IMAGE_QUALITY}.",
+        rich_help_panel=_IMAGES,
+    ),
+]
+Codec = Annotated[
+    Literal["keep", CodecName],
+    typer.Option(
+        help="Video codec; keep uses the input's own if it can be written.",
+        rich_help_panel=_VIDEO,
+    ),
+]
+VideoQuality = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=100,
+        help=f"Quality of lossy video; see docs/video.md. Default: {VIDEO_QUALITY}.",
+        rich_help_panel=_VIDEO,
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Preset of the encoder: ultrafast to veryslow, or 0 (slow) to 13 (fast) for av1.",
+        rich_help_panel=_VIDEO,
+    ),
+]
+Segment = Annotated[
+    int | None,
+    typer.Option(
+        help="Frames per segment; an interrupted video resumes after the last complete one. "
+        "Default: 120.",
+        rich_help_panel=_VIDEO,
+    ),
+]
+Temporal = Annotated[
+    Literal["auto", "on", "off"],
+    typer.Option(
+        help="Reduce flicker between frames; auto does so if OpenCV is installed.",
+        rich_help_panel=_VIDEO,
+    ),
+]
 
 
 def upscale(
-    inputs: Annotated[
-        list[str], typer.Argument(help="Images, videos, folders (recursive), globs.")
-    ],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File or folder; default: beside input.")
-    ] = None,
+    inputs: Inputs,
+    output: Output = None,
     model: ModelOption = "realtime",
     scale: ScaleOption = None,
     backend: BackendOption = BackendChoice.auto,
     device: DeviceOption = "auto",
     precision: PrecisionOption = PrecisionChoice.auto,
-    tile: Annotated[str, typer.Option(help="auto, off, or a side in input pixels.")] = "auto",
-    image_format: Annotated[
-        FormatChoice, typer.Option("--format", help="Output format of images.")
-    ] = FormatChoice.keep,
-    quality: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=100,
-            help="Of lossy formats: 95 for images (100: lossless where it can), 64 for clips.",
-        ),
-    ] = None,
-    suffix: Annotated[
-        str | None, typer.Option(help="Behind the names; default: _x2 beside the input.")
-    ] = None,
-    codec: Annotated[
-        CodecChoice, typer.Option(help="Video codec; keep takes the clip's own if it can.")
-    ] = CodecChoice.keep,
-    preset: Annotated[
-        str | None, typer.Option(help="Of the video encoder: medium, slow...; 0..13 for av1.")
-    ] = None,
-    segment: Annotated[
-        int | None, typer.Option(help="Frames after which an interrupted video can go on.")
-    ] = None,
-    temporal: Annotated[
-        TemporalChoice,
-        typer.Option(help="Steady video against flicker; auto: if OpenCV is installed."),
-    ] = TemporalChoice.auto,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results newer than their input, too.")
-    ] = False,
-    max_megapixels: Annotated[
-        float, typer.Option(help="Refuse larger inputs: a small file can claim any size.")
-    ] = 250.0,
+    tile: Tile = "auto",
+    image_format: Format = "keep",
+    quality: Quality = None,
+    codec: Codec = "keep",
+    video_quality: VideoQuality = None,
+    preset: Preset = None,
+    segment: Segment = None,
+    temporal: Temporal = "auto",
+    suffix: Suffix = None,
+    overwrite: Overwrite = False,
+    max_megapixels: MaxMegapixels = 250.0,
     as_json: JsonOption = False,
-    as_events: Annotated[
-        bool, typer.Option("--events", help="Print JSON objects on stdout, one a line, as it goes.")
-    ] = False,
+    as_events: AsEvents = False,
 ) -> None:
-    """Enlarge images and videos; a result that is newer than its input is kept.
+    """Enlarge images and videos.
 
-    An interrupted video goes on where it was when the same command is given again.
+    Outputs that are newer than their input are skipped, so that the same command, given again,
+    continues an interrupted job.
     """
-    from paragonsr2.upscale.job import check_output_folder, plan_tasks, run_tasks
+    from paragonsr2.upscale.job import run_tasks
+    from paragonsr2.upscale.naming import plan_tasks, prepare_output
     from paragonsr2.upscale.temporal import Steadier
     from paragonsr2.upscale.upscaler import Upscaler
     from paragonsr2.upscale.video import SEGMENT_FRAMES, VideoOptions
 
-    upscaler = Upscaler(
-        model,
-        scale,
-        backend=backend.value,
-        device=device,
-        precision=precision.value,
-        tile=_tile(tile),
-    )
-    if temporal is TemporalChoice.on:
-        Steadier(upscaler.scale)  # or say now what is missing, not at each clip
     max_pixels = int(max_megapixels * 1e6)
     video = VideoOptions(
-        codec=None if codec is CodecChoice.keep else codec.value,
-        quality=quality,
+        codec=None if codec == "keep" else codec,
+        quality=video_quality,
         preset=preset,
         segment=SEGMENT_FRAMES if segment is None else segment,
-        temporal=temporal.value,
+        temporal=temporal,
         max_pixels=max_pixels,
     )
-    tasks = plan_tasks(inputs, output, upscaler.scale, image_format.value, suffix)
-    check_output_folder(output)
-    about = _describe(upscaler)
-    events = Events(wanted=as_events)
-    events.send("start", {**about, "files": len(tasks)})
-    started = time.perf_counter()
-    outcomes: list[Outcome] = []
-
-    def show(task: Task, share: float, frames: int) -> None:
-        line.show(task.source.name, len(outcomes) + share, frames)
-        events.progress(
-            {
-                "input": str(task.source),
-                "share": round(share, 4),
-                "frames": frames,
-                "finished": len(outcomes),
-            }
+    with standard_streams(inputs, output, exclusive=as_json or as_events) as files:
+        upscaler = Upscaler(
+            model,
+            scale,
+            backend=backend.value,
+            device=device,
+            precision=precision.value,
+            tile=_tile(tile),
         )
-
-    with ProgressLine(len(tasks), "files", f"{about['backend']}, tile {about['tile']}") as line:
-        for outcome in run_tasks(
+        if temporal == "on":
+            Steadier(upscaler.scale)  # fails now rather than at the first clip
+        tasks = plan_tasks(files.inputs, files.output, upscaler.scale, image_format, suffix)
+        _check_qualities(tasks, quality, video_quality)
+        files.check(tasks)
+        prepare_output(files.output)
+        report = JobReport(
+            upscaler,
+            len(tasks),
+            as_json=as_json,
+            as_events=as_events,
+            quiet=files.to_stdout,
+            shown=files.shown,
+        )
+        outcomes = run_tasks(
             tasks,
             upscaler,
             overwrite=overwrite,
             max_pixels=max_pixels,
             quality=quality,
             video=video,
-            progress=show,
-        ):
-            outcomes.append(outcome)
-            line.show(outcome.source.name, len(outcomes))
-            events.send("result", _report(outcome))
-            if outcome.status == "done" and not (as_json or as_events):
-                print(outcome.target, flush=True)
-            if outcome.message:
-                print(f"{outcome.source}: {outcome.status}: {outcome.message}", file=sys.stderr)
-    count = Counter(outcome.status for outcome in outcomes)
-    summary = {
-        **about,
-        "seconds": round(time.perf_counter() - started, 4),
-        **{status: count[status] for status in ("done", "skipped", "failed")},
-    }
-    events.send("end", summary)
-    if as_json:
-        print(json.dumps({**summary, "results": [_report(outcome) for outcome in outcomes]}))
-    elif not as_events:
-        _summarise(summary)
-    if count["failed"]:
+            progress=report.progress,
+        )
+        with report, closing(outcomes):
+            for outcome in outcomes:
+                report.add(outcome)
+        files.deliver(tasks)
+    if report.failed:
         raise typer.Exit(1)
 
 
@@ -198,36 +209,19 @@ def _tile(text: str) -> TileOption:
     try:
         return int(text)
     except ValueError:
-        raise UsageError(f"--tile {text}: give auto, off or a number from 16") from None
+        raise UsageError(f"--tile {text}: use auto, off or a number of at least 16") from None
 
 
-def _describe(upscaler: Upscaler) -> dict[str, object]:
-    return {
-        "model": upscaler.model,
-        "scale": upscaler.scale,
-        "backend": upscaler.backend.name,
-        "tile": upscaler.tile or "off",
-    }
+def _check_qualities(tasks: Sequence[Task], quality: int | None, video_quality: int | None) -> None:
+    """Refuse a quality that applies to none of the inputs.
 
+    Raises:
+        UsageError: naming the flag that was probably meant.
+    """
+    from paragonsr2.clips.container import is_video
 
-def _report(outcome: Outcome) -> dict[str, object]:
-    return {
-        "input": str(outcome.source),
-        "output": str(outcome.target),
-        "status": outcome.status,
-        "message": outcome.message,
-        "width": outcome.width,
-        "height": outcome.height,
-        "pages": outcome.pages,
-        "frames": outcome.frames,
-        "seconds": round(outcome.seconds, 4),
-    }
-
-
-def _summarise(summary: dict[str, object]) -> None:
-    parts = [f"{summary[key]} {key}" for key in ("done", "skipped", "failed") if summary[key]]
-    print(
-        f"{', '.join(parts)} in {summary['seconds']:.1f} s  "
-        f"({summary['model']} x{summary['scale']}, {summary['backend']}, tile {summary['tile']})",
-        file=sys.stderr,
-    )
+    clips = sum(is_video(task.source) for task in tasks)
+    if quality is not None and video_quality is None and clips == len(tasks):
+        raise UsageError("--quality is for images; use --video-quality for videos")
+    if video_quality is not None and quality is None and clips == 0:
+        raise UsageError("--video-quality is for videos; use --quality for images")

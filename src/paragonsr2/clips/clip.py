@@ -1,4 +1,4 @@
-"""What a clip is: size, rate, colour, and what of it cannot be kept."""
+"""Describing a clip: size, rate, colour, HDR metadata, and what cannot be kept."""
 
 from __future__ import annotations
 
@@ -16,17 +16,14 @@ from av.video.reformatter import ColorRange, Colorspace
 from paragonsr2.clips.container import decoded, main_stream, open_clip
 from paragonsr2.errors import ImageError, ImageTooLargeError
 
-#: Pixels of one frame above which a clip is refused: a few bytes can claim more.
+#: Largest frame that is accepted, in pixels. A header of a few bytes can claim any size.
 MAX_FRAME_PIXELS = 8192 * 8192
 
-
-# Their clocks start anywhere, often at hours.
+# Demuxers of broadcast formats, whose time stamps may start anywhere, often hours from zero.
 _ANY_START = frozenset({"mpegts", "mpeg"})
 
-
-# AVColorSpace tags to what libswscale converts by; 2 is "unspecified", 0 is RGB.
+# AVColorSpace tags: 2 is "unspecified", 0 is RGB. The others map to libswscale's matrices.
 UNTAGGED, RGB = 2, 0
-
 
 MATRICES = {
     1: Colorspace.ITU709,
@@ -39,17 +36,17 @@ MATRICES = {
 
 
 def guessed_matrix(width: int, height: int) -> int:
-    """The matrix that an untagged clip is taken for, as players do: BT.709 for HD, else BT.601."""
+    """The matrix assumed for an untagged clip, as in players: BT.709 for HD, else BT.601."""
     return 1 if width >= 1280 or height > 576 else 6
 
 
 @dataclass(frozen=True)
 class Colour:
-    """The colour tags of a stream, as the numbers of ITU-T H.273; 2 is unspecified.
+    """The colour tags of a stream, as code points of ITU-T H.273; 2 is unspecified.
 
     Attributes:
         primaries, transfer, matrix: code points.
-        full_range: luma uses all codes (JPEG range) instead of 16..235; None if unspecified.
+        full_range: luma uses all codes (JPEG range) instead of 16..235; None if untagged.
     """
 
     primaries: int = 2
@@ -64,8 +61,8 @@ class Mastering:
 
     Attributes:
         primaries: x, y of red, green, blue and white; None if absent.
-        luminance: least and greatest of the mastering display, cd/m²; None if absent.
-        light: greatest content and frame-average light level, cd/m²; None if absent.
+        luminance: minimum and maximum of the mastering display, cd/m²; None if absent.
+        light: maximum content and frame-average light level, cd/m²; None if absent.
     """
 
     primaries: tuple[tuple[Fraction, Fraction], ...] | None = None
@@ -75,26 +72,26 @@ class Mastering:
 
 @dataclass(frozen=True)
 class Clip:
-    """What a video file holds, from its headers and its first frame.
+    """A video file, described from its headers and its first frame.
 
     Attributes:
         path: the file.
-        container: demuxer, such as ``mov,mp4,m4a,3gp,3g2,mj2``.
-        stream: index of the stream that is enlarged.
-        codec: its codec.
-        width, height: of a frame, in pixels, before rotation.
-        pixel_format: FFmpeg's name, without the deprecated full-range ones.
-        depth: bits of a sample.
+        container: FFmpeg's name of the demuxer, such as ``mov,mp4,m4a,3gp,3g2,mj2``.
+        stream: index of the video stream to enlarge.
+        codec: codec of that stream.
+        width, height: frame size in pixels, before rotation.
+        pixel_format: FFmpeg's name; ``yuvj...`` is given as ``yuv...``.
+        depth: bits per sample.
         alpha: frames have an alpha plane.
         rate: average frames per second; None if unknown.
-        time_base: seconds of one tick of the time stamps.
-        frames: how many, as far as known; 0 if not.
-        offset: ticks taken off every time stamp; not 0 only where clocks start anywhere.
-        sample_aspect_ratio: width by height of a pixel; None if unspecified.
-        colour: tags.
+        time_base: length of one tick of the time stamps in seconds.
+        frames: number of frames, possibly an estimate; 0 if unknown.
+        offset: ticks to subtract from every time stamp; 0 except in broadcast formats.
+        sample_aspect_ratio: width of a pixel divided by its height; None if unspecified.
+        colour: colour tags.
         mastering: static HDR metadata.
-        display_matrix: nine numbers in FFmpeg's layout (rotation, mirroring); None without.
-        notes: what of the clip cannot be kept, in words.
+        display_matrix: nine numbers in FFmpeg's layout (rotation, mirroring); None if absent.
+        notes: what cannot be kept, one sentence each.
     """
 
     path: Path
@@ -118,7 +115,7 @@ class Clip:
 
     @property
     def array_format(self) -> str:
-        """The RGB format in which pixels leave and come back: 8 bit where that is enough."""
+        """FFmpeg's name of the RGB format of our arrays: 8 bits per sample if that suffices."""
         deep = self.depth > 8
         if self.alpha:
             return "rgba64le" if deep else "rgba"
@@ -126,59 +123,73 @@ class Clip:
 
 
 def probe(path: Path, *, max_pixels: int = MAX_FRAME_PIXELS) -> Clip:
-    """Read the headers and the first frame of a video file.
+    """Open a video file and describe it; see :func:`describe`."""
+    with open_clip(path) as container:
+        return describe(container, path, max_pixels=max_pixels)
+
+
+def describe(container: InputContainer, path: Path, *, max_pixels: int = MAX_FRAME_PIXELS) -> Clip:
+    """Describe a clip from its headers and its first frame.
+
+    Args:
+        container: the open file; its reading position moves.
+        path: of the file.
+        max_pixels: largest frame that is accepted.
 
     Raises:
-        ImageError: no video, damaged before the first frame, or in a colour coding that
-            cannot be converted.
-        ImageTooLargeError: frames of more than ``max_pixels``.
+        ImageError: there is no video, no frame can be decoded, or the colour coding is not
+            supported.
+        ImageTooLargeError: a frame has more than ``max_pixels``.
     """
-    with open_clip(path) as container:
-        stream = main_stream(container)
-        _check_size(path, stream.width, stream.height, max_pixels)
-        first = next(decoded(container, stream), None)
-        if first is None:
-            raise ImageError(f"{path} has no frame that can be decoded")
-        _check_size(path, first.width, first.height, max_pixels)
-        rate = stream.average_rate or stream.guessed_rate
-        time_base = stream.time_base
-        if time_base is None:
-            raise ImageError(f"{path} has no time base")
-        names = {side.type.name for side in first.side_data}  # pyright: ignore
-        offset = 0
-        if container.format.name in _ANY_START and container.start_time:
-            offset = round(Fraction(container.start_time, av.time_base) / time_base)
-        return Clip(
-            path=path,
-            container=container.format.name,
-            stream=stream.index,
-            codec=stream.codec_context.codec.canonical_name,
-            width=first.width,
-            height=first.height,
-            pixel_format=first.format.name.replace("yuvj", "yuv"),
-            depth=max(component.bits for component in first.format.components),
-            alpha=any(component.is_alpha for component in first.format.components),
-            rate=rate if rate and 0 < rate <= 1000 else None,
-            time_base=time_base,
-            frames=stream.frames or _guess_frames(container, rate),
-            offset=offset,
-            sample_aspect_ratio=stream.sample_aspect_ratio or None,
-            colour=_colour(first, path),
-            mastering=_mastering(first),
-            display_matrix=_display_matrix(first),
-            notes=tuple(_notes(first, names)),
-        )
+    stream = main_stream(container)
+    _check_size(path, stream.width, stream.height, max_pixels)
+    first = next(decoded(container, stream), None)
+    if first is None:
+        raise ImageError(f"{path} has no frame that can be decoded")
+    _check_size(path, first.width, first.height, max_pixels)
+    rate = stream.average_rate or stream.guessed_rate
+    time_base = stream.time_base
+    if time_base is None:
+        raise ImageError(f"{path} has no time base")
+    side_data = {side.type.name for side in first.side_data}  # pyright: ignore
+    components = first.format.components
+    return Clip(
+        path=path,
+        container=container.format.name,
+        stream=stream.index,
+        codec=stream.codec_context.codec.canonical_name,
+        width=first.width,
+        height=first.height,
+        pixel_format=first.format.name.replace("yuvj", "yuv"),
+        depth=max(component.bits for component in components),
+        alpha=any(component.is_alpha for component in components),
+        rate=rate if rate and 0 < rate <= 1000 else None,
+        time_base=time_base,
+        frames=stream.frames or _estimate_frames(container, rate),
+        offset=_offset(container, time_base),
+        sample_aspect_ratio=stream.sample_aspect_ratio or None,
+        colour=_colour(first, path),
+        mastering=_mastering(first),
+        display_matrix=_display_matrix(first),
+        notes=tuple(_notes(first, side_data)),
+    )
 
 
 def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageTooLargeError(
-            f"{path} has frames of {width * height / 1e6:.0f} megapixels, the limit is "
-            f"{max_pixels / 1e6:.0f}; lift it with --max-megapixels"
+            f"{path} has frames of {width * height / 1e6:.0f} megapixels; the limit is "
+            f"{max_pixels / 1e6:.0f} (--max-megapixels)"
         )
 
 
-def _guess_frames(container: InputContainer, rate: Fraction | None) -> int:
+def _offset(container: InputContainer, time_base: Fraction) -> int:
+    if container.format.name not in _ANY_START or not container.start_time:
+        return 0
+    return round(Fraction(container.start_time, av.time_base) / time_base)
+
+
+def _estimate_frames(container: InputContainer, rate: Fraction | None) -> int:
     if container.duration is None or not rate:
         return 0
     return max(0, round(Fraction(container.duration, av.time_base) * rate))
@@ -187,7 +198,7 @@ def _guess_frames(container: InputContainer, rate: Fraction | None) -> int:
 def _colour(frame: VideoFrame, path: Path) -> Colour:
     matrix = int(frame.colorspace)
     if matrix not in (*MATRICES, UNTAGGED, RGB):
-        raise ImageError(f"{path} codes colour by matrix {matrix}, which cannot be converted here")
+        raise ImageError(f"{path} uses colour matrix {matrix}, which is not supported")
     tagged = {int(ColorRange.MPEG): False, int(ColorRange.JPEG): True}
     full = True if frame.format.name.startswith("yuvj") else tagged.get(int(frame.color_range))
     return Colour(int(frame.color_primaries), int(frame.color_trc), matrix, full)
@@ -227,8 +238,8 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
 
 def _notes(frame: VideoFrame, side_data: set[str]) -> Iterator[str]:
     if frame.interlaced_frame:
-        yield "the clip is interlaced and is enlarged as if it were not; deinterlace it first"
+        yield "the clip is interlaced but was treated as progressive; deinterlace it first"
     if side_data & {"DYNAMIC_HDR_PLUS", "DYNAMIC_HDR_VIVID", "DOVI_METADATA", "DOVI_RPU_BUFFER"}:
-        yield "dynamic HDR metadata is not kept; static metadata and colour tags are"
+        yield "dynamic HDR metadata is lost; static HDR metadata and colour tags are kept"
     if "A53_CC" in side_data:
-        yield "closed captions inside the video stream are not kept"
+        yield "closed captions embedded in the video stream are lost"

@@ -1,4 +1,4 @@
-"""Video files opened through PyAV, which can reach no other file and no network."""
+"""Opening video files through PyAV, shut off from other files and from the network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 
 from paragonsr2.errors import ImageError
 
-#: File suffixes that are taken for video.
+#: File suffixes that mark a video.
 VIDEO_SUFFIXES = frozenset(
     {
         ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg",
@@ -24,7 +24,7 @@ VIDEO_SUFFIXES = frozenset(
 )  # fmt: skip
 
 
-# A playlist or a "concat" script is a text file that makes the demuxer open other files.
+# Demuxers of playlists and "concat" scripts, which open other files, are not on the list.
 _OPEN_OPTIONS = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,nut,mxf,dv,ivf,yuv4mpegpipe",
@@ -32,7 +32,7 @@ _OPEN_OPTIONS = {
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is video, by its suffix, or by its first bytes where that says nothing."""
+    """Whether a file is a video: by its suffix or, if it has none, by its first bytes."""
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
         return True
@@ -53,54 +53,54 @@ def is_video(path: Path) -> bool:
 
 @contextmanager
 def open_clip(path: Path) -> Generator[InputContainer]:
-    """Open a video file for reading; it can reach no other file and no network.
+    """Open a video file for reading. The demuxer can reach no other file and no network.
 
     Raises:
-        ImageError: no video, or damaged beyond reading.
+        ImageError: the file is not a video, or is too damaged to read.
     """
     try:
         with av.open(
             str(path),
             mode="r",
             container_options=_OPEN_OPTIONS,
-            # Tags in an unknown encoding come through as the bytes they are.
+            # Tags in an unknown encoding pass through byte for byte.
             metadata_errors="surrogateescape",
         ) as container:
             yield container
     except (FFmpegError, OSError) as error:
-        raise ImageError(f"{path} is no readable video, or damaged: {reason(error)}") from error
+        raise ImageError(f"{path} is not a video, or is damaged: {reason(error)}") from error
 
 
 def reason(error: BaseException) -> str:
-    """What FFmpeg says is wrong, in one short line without the file's name."""
+    """FFmpeg's description of an error as one short line, without the file's name."""
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(str(text).split())[:160]
 
 
 def main_stream(container: InputContainer) -> VideoStream:
-    """The stream to enlarge: the first that is no cover picture.
+    """The stream to enlarge: the first video stream that is not a cover picture.
 
     Raises:
-        ImageError: there is none, or none that can be decoded.
+        ImageError: there is no such stream, or its codec cannot be decoded.
     """
     cover = Disposition.attached_pic
     found = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not found:
         raise ImageError(f"{container.name} has no video stream")
     if found[0].codec_context is None:  # pyright: ignore[reportUnnecessaryComparison]
-        raise ImageError(f"{container.name}: its video codec cannot be decoded here")
+        raise ImageError(f"{container.name}: this FFmpeg cannot decode its video codec")
     return found[0]
 
 
 def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """All frames that can be decoded; what is damaged is left out, as players do."""
+    """Decode all frames in order of presentation; damaged ones are skipped, as players do."""
     stream.thread_type = "AUTO"  # pyright: ignore[reportAttributeAccessIssue]
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets, None)
         except FFmpegError:
-            # The file ends in the middle, or is rubbish from here on.
+            # The file is cut short or unreadable from here on; flush the decoder.
             packet = None
         try:
             yield from stream.decode(packet)

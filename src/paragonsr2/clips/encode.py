@@ -1,8 +1,7 @@
-"""Video encoders: a table of codecs, and arrays to packets in closed, repeatable segments."""
+"""Choosing an encoder's settings, and encoding frames in closed, reproducible segments."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,70 +14,31 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
 from paragonsr2.clips.clip import RGB, UNTAGGED, Clip, Mastering, guessed_matrix
+from paragonsr2.clips.codecs import CODECS, DEFAULT_QUALITY, CodecRow
 from paragonsr2.clips.container import reason
-from paragonsr2.clips.priority import ordinary_priority
+from paragonsr2.clips.opening import opening_encoder
 from paragonsr2.errors import OptionError, OutputError
 
-# SVT-AV1 prints its settings to stderr unless told before it starts.
-os.environ.setdefault("SVT_LOG", "1")
-
-_X26X_PRESETS = (
-    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow",
-)  # fmt: skip
-
-#: Quality of lossy codecs where none is asked for, 1..100.
-DEFAULT_QUALITY = 64
-
-# Output of an encoder may depend on its number of threads, and must not on the machine.
+# The output of some encoders depends on the number of threads. A fixed number gives the same
+# bytes on every machine.
 _THREADS = 4
 
 
 @dataclass(frozen=True)
-class CodecRow:
-    """One codec.
-
-    Attributes:
-        encoder: FFmpeg's name.
-        presets: names that ``--preset`` takes; empty if it has none.
-        preset: the default.
-        crf: the constant rate factor of the worst quality; 0 if lossless or by profile.
-        parameters: name of the option that takes a list of the encoder's own settings.
-        aspect: the coded stream itself says the aspect of a pixel.
-    """
-
-    encoder: str
-    presets: tuple[str, ...] = ()
-    preset: str = ""
-    crf: float = 0.0
-    parameters: str = ""
-    aspect: bool = False
-
-
-#: Codecs by the name that ``--codec`` takes.
-CODECS: Mapping[str, CodecRow] = {
-    "h264": CodecRow("libx264", _X26X_PRESETS, "medium", 51, "x264-params", aspect=True),
-    "hevc": CodecRow("libx265", _X26X_PRESETS, "medium", 51, "x265-params", aspect=True),
-    "av1": CodecRow("libsvtav1", tuple(map(str, range(14))), "8", 63, "svtav1-params"),
-    "ffv1": CodecRow("ffv1"),
-    "prores": CodecRow("prores_ks"),
-}
-
-
-@dataclass(frozen=True)
 class Encoding:
-    """How the enlarged clip is coded; everything that decides the bytes that come out.
+    """The complete settings of an encoder. Equal settings and frames give equal bytes.
 
     Attributes:
-        codec: a name of :data:`CODECS`.
+        codec: a key of :data:`~paragonsr2.clips.codecs.CODECS`.
         pixel_format: FFmpeg's name.
-        width, height: pixels.
+        width, height: frame size in pixels.
         rate: average frames per second.
-        time_base: seconds of one tick.
-        sample_aspect_ratio: of a pixel; None if unspecified.
-        colour: primaries, transfer, matrix and range, as H.273 and FFmpeg number them.
-        options: of the encoder.
-        global_header: parameter sets stand in the container's header.
-        gop: most frames from key frame to key frame.
+        time_base: length of one tick in seconds.
+        sample_aspect_ratio: pixel aspect ratio; None if unspecified.
+        colour: primaries, transfer, matrix and range, in the numbering of H.273 and FFmpeg.
+        options: options of the encoder.
+        global_header: parameter sets are stored in the container's header.
+        gop: maximum distance of key frames, in frames.
     """
 
     codec: str
@@ -101,8 +61,8 @@ class CodedPacket:
     Attributes:
         pts: presentation time in ticks.
         duration: in ticks.
-        key: decoding can start here.
-        data: the bytes.
+        key: it is a key frame.
+        data: the coded bytes.
     """
 
     pts: int
@@ -112,19 +72,19 @@ class CodedPacket:
 
 
 def choose_codec(clip: Clip, allowed: tuple[str, ...]) -> str:
-    """The codec of the result where none is asked for.
+    """The codec to use if the user names none.
 
-    The clip's own if it can be written and holds its pixel format; else H.264 for 8 bit and
-    HEVC for more, and FFV1 where neither holds it (alpha).
+    It is the clip's own codec if that can be written and can hold the clip's pixel format.
+    Otherwise it is H.264 for 8 bits, HEVC for more, or FFV1 if neither can hold the clip (alpha).
 
     Args:
         clip: the source.
-        allowed: codecs that the container takes, of :data:`CODECS`.
+        allowed: the codecs that the container can hold.
     """
     deep = clip.depth > 8
-    wishes = (clip.codec, "hevc" if deep else "h264", "hevc", "av1", "prores", "ffv1")
-    fitting = [name for name in wishes if name in allowed and _loss(name, clip) == ""]
-    possible = [name for name in wishes if name in allowed]
+    preferred = (clip.codec, "hevc" if deep else "h264", "hevc", "av1", "prores", "ffv1")
+    fitting = [name for name in preferred if name in allowed and _loss(name, clip) == ""]
+    possible = [name for name in preferred if name in allowed]
     return (fitting or possible or ["ffv1"])[0]
 
 
@@ -133,15 +93,14 @@ def _formats(codec: str) -> list[str]:
 
 
 def _loss(codec: str, clip: Clip) -> str:
-    """What the codec cannot hold of the clip's pixel format, in words; empty if nothing."""
+    """What the clip's pixel format would lose in this codec, in words; empty if nothing."""
     return _best_format(codec, clip)[1]
 
 
 def _best_format(codec: str, clip: Clip) -> tuple[str, str]:
-    """The cheapest format of the codec that holds the clip's, and what it loses."""
+    """The smallest pixel format of the codec that can hold the clip's, and what it loses."""
     wanted = _shape(clip.pixel_format)
-    # ProRes 4444 is decoded to 12 bits whatever was coded, and there is no encoder for more
-    # than 10.
+    # FFmpeg decodes ProRes 4444 to 12 bits whatever was coded, and cannot encode more than 10.
     depth = min(wanted.depth, 10) if clip.codec == codec == "prores" else wanted.depth
     scored: list[tuple[tuple[float, ...], str, str]] = []
     for name in _formats(codec):
@@ -186,12 +145,12 @@ def _shape(name: str) -> _Shape:
     side = 64
     video_format = av.VideoFormat(name, side, side)
     components = video_format.components
-    # PyAV calls a plane chroma only where it is smaller than luma.
+    # PyAV calls a plane chroma only if it is smaller than luma.
     chroma = [part for part in components if part.is_chroma]
     if chroma:
         across, down = side // chroma[0].width, side // chroma[0].height
     else:
-        # Grey loses nothing by the coarsest chroma; others without are 4:4:4 or RGB.
+        # Grey can be stored with the coarsest chroma; three full planes are 4:4:4 or RGB.
         across, down = (2, 2) if len(components) < 3 else (1, 1)
     return _Shape(
         depth=max(part.bits for part in components),
@@ -212,49 +171,36 @@ def plan_encoding(
     gop: int,
     global_header: bool,
 ) -> Encoding:
-    """Settle every setting of the encoder.
+    """Choose every setting of the encoder.
 
     Args:
         clip: the source.
         scale: enlargement.
-        codec: of :data:`CODECS`.
-        quality: 1..100, higher is better; None for :data:`DEFAULT_QUALITY`.
-        preset: the encoder's own name; None for the default.
-        gop: frames from key frame to key frame.
+        codec: a key of :data:`~paragonsr2.clips.codecs.CODECS`.
+        quality: 1..100, higher is better; None for
+            :data:`~paragonsr2.clips.codecs.DEFAULT_QUALITY`.
+        preset: a preset of the encoder; None for the default.
+        gop: maximum distance of key frames, in frames.
         global_header: see :class:`Encoding`.
 
     Raises:
-        OptionError: no such codec or preset, or it would lose depth, chroma or alpha.
+        OptionError: the codec or preset does not exist, or the codec cannot keep the clip's
+            depth, chroma sampling, alpha or size.
     """
-    if codec not in CODECS:
-        raise OptionError(f"no codec '{codec}'; take one of {', '.join(CODECS)}")
-    row = CODECS[codec]
-    if preset is not None and preset not in row.presets:
-        choice = f"take one of {', '.join(row.presets)}" if row.presets else "it has none"
-        raise OptionError(f"{codec} has no preset '{preset}'; {choice}")
-    if quality is not None and not 1 <= quality <= 100:
-        raise OptionError(f"quality {quality} is not in 1..100")
+    row = _checked_row(codec, quality, preset)
     pixel_format, lost = _best_format(codec, clip)
     if lost:
         fit = [name for name in CODECS if _loss(name, clip) == ""]
         raise OptionError(
-            f"{codec} here cannot keep {lost} of {clip.path.name}; --codec {' or '.join(fit)} can"
+            f"{codec} cannot keep {lost} of {clip.path.name}; use --codec {' or '.join(fit)}"
         )
     width, height = clip.width * scale, clip.height * scale
     shape = _shape(pixel_format)
     if codec in ("h264", "hevc") and (width % shape.across or height % shape.down):
         raise OptionError(
-            f"{codec} takes no {width}x{height} in {shape.sampling}; "
-            f"give --codec ffv1 or an even --scale"
+            f"{codec} cannot store {width}x{height} in {shape.sampling}; "
+            f"use --codec ffv1 or an even --scale"
         )
-    colour, matrix = clip.colour, clip.colour.matrix
-    guess = guessed_matrix(clip.width, clip.height)
-    if shape.rgb:
-        matrix = RGB
-    elif matrix == RGB or (matrix == UNTAGGED and guess != guessed_matrix(width, height)):
-        # Grown from SD to HD, an untagged clip would be shown by the other matrix.
-        matrix = guess
-    ranges = {None: 0, False: 1, True: 2}
     return Encoding(
         codec=codec,
         pixel_format=pixel_format,
@@ -263,11 +209,36 @@ def plan_encoding(
         rate=clip.rate or Fraction(25),
         time_base=clip.time_base,
         sample_aspect_ratio=clip.sample_aspect_ratio,
-        colour=(colour.primaries, colour.transfer, matrix, ranges[colour.full_range]),
+        colour=_colour_tags(clip, width, height, rgb=shape.rgb),
         options=_options(codec, quality or DEFAULT_QUALITY, preset or row.preset, gop, clip),
         global_header=global_header,
         gop=gop,
     )
+
+
+def _checked_row(codec: str, quality: int | None, preset: str | None) -> CodecRow:
+    if codec not in CODECS:
+        raise OptionError(f"unknown codec '{codec}'; choose from {', '.join(CODECS)}")
+    row = CODECS[codec]
+    if preset is not None and preset not in row.presets:
+        known = f"choose from {', '.join(row.presets)}" if row.presets else "it has no presets"
+        raise OptionError(f"{codec} has no preset '{preset}'; {known}")
+    if quality is not None and not 1 <= quality <= 100:
+        raise OptionError(f"video quality {quality} is not in 1..100")
+    return row
+
+
+def _colour_tags(clip: Clip, width: int, height: int, *, rgb: bool) -> tuple[int, int, int, int]:
+    """Tags of the result; see :class:`Encoding`."""
+    colour, matrix = clip.colour, clip.colour.matrix
+    guess = guessed_matrix(clip.width, clip.height)
+    if rgb:
+        matrix = RGB
+    elif matrix == RGB or (matrix == UNTAGGED and guess != guessed_matrix(width, height)):
+        # An untagged clip that grows from SD to HD would be displayed with the other matrix.
+        matrix = guess
+    span = {None: 0, False: 1, True: 2}[colour.full_range]
+    return colour.primaries, colour.transfer, matrix, span
 
 
 def _options(codec: str, quality: int, preset: str, gop: int, clip: Clip) -> dict[str, str]:
@@ -296,7 +267,7 @@ def _own_parameters(codec: str, mastering: Mastering, gop: int) -> Iterator[tupl
         yield from {"open-gop": "0", "keyint": str(gop)}.items()
     if codec not in ("h264", "hevc", "av1"):
         return
-    # x264 and x265 count chromaticities in 1/50000 and luminance in 1/10000.
+    # x264 and x265 expect chromaticities in 1/50000 and luminance in 1/10000.
     whole = codec != "av1"
 
     def chroma(pair: tuple[Fraction, Fraction]) -> str:
@@ -304,12 +275,12 @@ def _own_parameters(codec: str, mastering: Mastering, gop: int) -> Iterator[tupl
 
     if mastering.primaries is not None and mastering.luminance is not None:
         red, green, blue, white = map(chroma, mastering.primaries)
-        least, most = (
+        lowest, highest = (
             str(round(v * 10000)) if whole else f"{float(v):.4f}" for v in mastering.luminance
         )
         yield (
             "master-display" if codec == "hevc" else "mastering-display",
-            f"G({green})B({blue})R({red})WP({white})L({most},{least})",
+            f"G({green})B({blue})R({red})WP({white})L({highest},{lowest})",
         )
     if mastering.light is not None:
         name = {"hevc": "max-cll", "h264": "cll", "av1": "content-light"}[codec]
@@ -317,7 +288,7 @@ def _own_parameters(codec: str, mastering: Mastering, gop: int) -> Iterator[tupl
 
 
 def configure(context: Any, encoding: Encoding) -> None:
-    """Apply the settings to a video encoder that is not open yet."""
+    """Apply the settings to an encoder context that is not open yet."""
     context.width, context.height = encoding.width, encoding.height
     context.pix_fmt = encoding.pixel_format
     context.time_base = encoding.time_base
@@ -329,26 +300,26 @@ def configure(context: Any, encoding: Encoding) -> None:
     )
     context.thread_count = _THREADS
     context.gop_size = encoding.gop
-    # Bytes that name a version or a date would make the same work come out differently.
+    # Version strings and dates in the stream would make the bytes differ between runs.
     context.flags |= Flags.bitexact
     if encoding.global_header:
         context.flags |= Flags.global_header
     context.options = dict(encoding.options)
     if encoding.codec == "hevc":
-        # The tag that Apple's players insist on.
+        # Apple's players accept HEVC only with this tag.
         context.codec_tag = "hvc1"
 
 
 class SegmentEncoder:
-    """Encode a run of frames that can be decoded without what comes before or after.
+    """Encodes a run of frames that can be decoded on its own.
 
-    The same frames with the same settings give the same bytes.
+    Equal frames and settings give equal bytes.
 
     Args:
-        encoding: settings.
+        encoding: the settings.
 
     Raises:
-        OutputError: the encoder refuses the settings.
+        OutputError: the encoder rejects the settings.
     """
 
     def __init__(self, encoding: Encoding) -> None:
@@ -357,29 +328,29 @@ class SegmentEncoder:
         self._context = context
         self._time_base = encoding.time_base
         self._durations: dict[int, int] = {}
-        with ordinary_priority():
+        with opening_encoder():
             self._guard(context.open)
 
     @property
     def header(self) -> bytes:
-        """Parameter sets, as they stand in a container's header."""
+        """The parameter sets in the form that a container's header stores."""
         return self._context.extradata or b""
 
     def encode(self, frame: VideoFrame, pts: int, duration: int) -> list[CodedPacket]:
-        """Put a frame in; packets of earlier frames may come out.
+        """Encode a frame; the packets returned may belong to earlier frames.
 
         Raises:
             OutputError: the encoder failed.
         """
         frame.pts, frame.time_base = pts, self._time_base
         frame.duration = duration
-        # A decoded frame says what kind it was; ours are for the encoder to decide.
+        # A frame keeps the type it had in the source; 0 lets the encoder choose.
         frame.pict_type = 0
         self._durations[pts] = duration
         return self._packets(frame)
 
     def finish(self) -> list[CodedPacket]:
-        """The packets that are left.
+        """End the segment and return the remaining packets.
 
         Raises:
             OutputError: the encoder failed.

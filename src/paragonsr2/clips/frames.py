@@ -1,4 +1,4 @@
-"""The frames of a clip as RGB arrays, and arrays back as frames."""
+"""From the frames of a clip to RGB arrays, and back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paragonsr2.clips.clip import MATRICES, Clip, guessed_matrix
 from paragonsr2.clips.container import decoded, main_stream, open_clip
 from paragonsr2.errors import ImageError
 
-# libswscale's defaults are fast; these are the ones that come back to where they started.
+# libswscale's defaults favour speed; with these flags YUV to RGB and back is (nearly) lossless.
 _EXACT = (
     Interpolation.BICUBIC
     | Interpolation.ACCURATE_RND
@@ -30,11 +30,11 @@ class TimedPixels:
     """One frame.
 
     Attributes:
-        index: its place in the clip, from 0.
-        pts: presentation time in ticks of the clip's time base; rises strictly.
-        duration: in ticks; 0 if unknown.
-        pixels: ``(H, W, 3 or 4)`` uint8 or uint16, full range RGB in the clip's own primaries
-            and transfer; None where they equal those of the frame before.
+        index: position in the clip, from 0.
+        pts: presentation time in ticks of the clip's time base; strictly increasing.
+        duration: in ticks.
+        pixels: ``(H, W, 3 or 4)`` uint8 or uint16, full-range RGB in the clip's own primaries
+            and transfer; None if they equal those of the previous frame.
     """
 
     index: int
@@ -47,14 +47,14 @@ def read_frames(clip: Clip, *, start: int = 0) -> Iterator[TimedPixels]:
     """Decode a clip.
 
     Args:
-        clip: from :func:`probe`.
-        start: frames before this one are decoded but not converted and not given.
+        clip: from :func:`~paragonsr2.clips.clip.probe`.
+        start: index of the first frame to yield; those before it are only decoded.
 
     Yields:
         Frames in order of presentation.
 
     Raises:
-        ImageError: the file cannot be read, or its frames change size.
+        ImageError: the file cannot be read, or the frame size changes.
     """
     step = max(1, round(1 / (clip.rate or 25) / clip.time_base))
     converter = Converter(clip)
@@ -66,7 +66,7 @@ def read_frames(clip: Clip, *, start: int = 0) -> Iterator[TimedPixels]:
             if (frame.width, frame.height) != (clip.width, clip.height):
                 raise ImageError(
                     f"{clip.path} changes from {clip.width}x{clip.height} to "
-                    f"{frame.width}x{frame.height} at frame {index}; cut it there"
+                    f"{frame.width}x{frame.height} at frame {index}; split the clip there"
                 )
             pts = frame.pts
             if pts is None:
@@ -85,14 +85,15 @@ def read_frames(clip: Clip, *, start: int = 0) -> Iterator[TimedPixels]:
 
 
 class Converter:
-    """From the clip's YUV to RGB and back, by the stream's own matrix and range.
+    """Converts the clip's YUV to RGB and back with the stream's own matrix and range.
 
-    Untagged clips are converted by :func:`guessed_matrix`, and taken for limited range.
-    Codes outside of the RGB cube (above white, below black) are clipped. Chroma is read where
-    the stream says that it lies, and written at the left, where players look for it.
+    An untagged clip is assumed to be of limited range, with the matrix of
+    :func:`~paragonsr2.clips.clip.guessed_matrix`. Values outside the RGB cube (above white, below
+    black) are clipped. The stream's chroma location is respected when reading; chroma is written
+    at the left, the default of players.
 
     Args:
-        clip: whose tags count.
+        clip: the clip whose tags apply.
     """
 
     def __init__(self, clip: Clip) -> None:
@@ -115,7 +116,7 @@ class Converter:
         return pixels
 
     def from_rgb(self, pixels: Pixels, pixel_format: str) -> VideoFrame:
-        """A frame in ``pixel_format`` of ``(H, W, 3 or 4)`` pixels as :meth:`to_rgb` gives them."""
+        """A frame in ``pixel_format`` from an array as :meth:`to_rgb` returns it, of any size."""
         array: Any = pixels
         frame = VideoFrame.from_ndarray(array, format=self._format)
         options: dict[str, Any] = {}

@@ -1,18 +1,19 @@
-"""The work folder of a video job: finished segments, so that a killed job can go on."""
+"""The work folder of a video job: finished segments, so that an interrupted job can resume."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
-import struct
+import zipfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from paragonsr2.clips.encode import CodedPacket
 from paragonsr2.clips.remux import reorder_depth
@@ -20,14 +21,11 @@ from paragonsr2.errors import OutputError
 from paragonsr2.files import atomic_path, write_atomic
 
 _FOLDER_SUFFIX = ".paragonsr2-part"
-_MAGIC = b"PSR2SEG1"
-_HEAD = struct.Struct("<8sIII")  # magic, frames, reorder depth, size of the header
-_PACKET = struct.Struct("<qqBI")  # pts, duration, key, size
-_DIGEST = 32
+_LOCK = "lock"
 
 
 def work_folder(target: Path) -> Path:
-    """Where the job for ``target`` keeps what it has done: hidden, beside it."""
+    """The hidden folder beside ``target`` in which its job keeps finished work."""
     return target.with_name(f".{target.name}{_FOLDER_SUFFIX}")
 
 
@@ -38,10 +36,10 @@ def is_work(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Segment:
-    """What the head of a segment's file says.
+    """A summary of a segment's file.
 
     Attributes:
-        frames: in it.
+        frames: number of frames.
         reorder: see :func:`paragonsr2.clips.remux.reorder_depth`.
         header: parameter sets of its encoder.
     """
@@ -52,10 +50,14 @@ class _Segment:
 
 
 class SegmentStore:
-    """The segments of one job, in files that are whole or not there.
+    """The finished segments of one job, one file each.
+
+    A file is a NumPy archive (``.npz``) of the packets in decoding order: their time stamps,
+    durations, key-frame flags, sizes and bytes. Its checksums reveal damage. A Matroska file
+    would round time stamps to milliseconds and rewrite the packets.
 
     Args:
-        folder: the work folder, which exists and is locked.
+        folder: the work folder; it exists and is locked.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,31 +67,31 @@ class SegmentStore:
 
     @property
     def frames(self) -> int:
-        """Frames of all segments."""
+        """Number of frames in all segments."""
         return sum(segment.frames for segment in self._segments)
 
     @property
     def reorder(self) -> int:
-        """The greatest depth of reordering in any segment."""
+        """The largest reorder depth of any segment."""
         return max((segment.reorder for segment in self._segments), default=0)
 
     @property
     def header(self) -> bytes:
-        """Parameter sets that all segments share.
+        """The parameter sets that all segments share.
 
         Raises:
-            OutputError: they do not, or there is no segment.
+            OutputError: the segments have different ones, or there is no segment.
         """
         headers = {segment.header for segment in self._segments}
         if len(headers) != 1:
             raise OutputError(
-                f"the encoder gave {len(headers)} different headers; delete {self.folder} "
+                f"the encoder produced {len(headers)} different headers; delete {self.folder} "
                 f"and start again"
             )
         return headers.pop()
 
     def identity(self) -> dict[str, Any]:
-        """What the folder's job was; empty if there was none, or its record is unreadable."""
+        """The recorded identity of the folder's job; empty if absent or unreadable."""
         try:
             found = json.loads(self._manifest.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -97,13 +99,13 @@ class SegmentStore:
         return found if isinstance(found, dict) else {}
 
     def begin(self, identity: Mapping[str, Any]) -> str:
-        """Take up an earlier run of the same job, or start over.
+        """Resume an earlier run of the same job, or start from the beginning.
 
         Args:
-            identity: everything that decides the result: JSON values.
+            identity: everything that determines the result, as JSON values.
 
         Returns:
-            Why the job starts over; empty if it goes on, or never started.
+            Why an earlier run cannot be resumed; empty if it is, or if there was none.
 
         Raises:
             OutputError: the folder cannot be written.
@@ -111,71 +113,60 @@ class SegmentStore:
         wanted = json.loads(json.dumps(identity))
         found = self.identity()
         if found == wanted:
-            self._take_up()
+            self._resume()
             return ""
-        self._drop(0)
+        self._delete_from(0)
         write_atomic(self._manifest, json.dumps(wanted, indent=1).encode())
         changed = [key for key in wanted if found.get(key) != wanted[key]]
         return f"{' and '.join(changed)} changed" if found else ""
 
     def _path(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.segment"
+        return self.folder / f"{number:06d}.npz"
 
-    def _take_up(self) -> None:
+    def _resume(self) -> None:
         while (segment := _examine(self._path(len(self._segments)))) is not None:
             self._segments.append(segment)
-        self._drop(len(self._segments))
+        self._delete_from(len(self._segments))
 
-    def _drop(self, number: int) -> None:
-        """Delete the segments from ``number`` on, and whatever a killed job was writing."""
-        kept = {self._path(n).name for n in range(number)} | {LOCK, self._manifest.name}
+    def _delete_from(self, number: int) -> None:
+        """Delete the segments from ``number`` on, and everything a killed run left behind."""
+        kept = {self._path(n).name for n in range(number)} | {_LOCK, self._manifest.name}
         for path in self.folder.iterdir():
             if path.name not in kept:
                 path.unlink()
 
     def append(self, header: bytes, packets: Sequence[CodedPacket]) -> None:
-        """Keep a finished segment.
+        """Save a finished segment.
 
         Args:
             header: parameter sets of its encoder.
             packets: in decoding order.
 
         Raises:
-            OutputError: the disk is full or cannot be written.
+            OutputError: the file cannot be written, for example because the disk is full.
         """
-        segment = _Segment(len(packets), reorder_depth(packets), header)
-        digest = hashlib.sha256()
         with atomic_path(self._path(len(self._segments))) as part, part.open("wb") as file:
-
-            def put(block: bytes) -> None:
-                digest.update(block)
-                file.write(block)
-
-            put(_HEAD.pack(_MAGIC, segment.frames, segment.reorder, len(header)) + header)
-            for packet in packets:
-                put(_PACKET.pack(packet.pts, packet.duration, packet.key, len(packet.data)))
-                put(packet.data)
-            file.write(digest.digest())
-        self._segments.append(segment)
+            np.savez(
+                file,
+                header=_as_array(header),
+                pts=np.array([packet.pts for packet in packets], np.int64),
+                duration=np.array([packet.duration for packet in packets], np.int64),
+                key=np.array([packet.key for packet in packets], bool),
+                size=np.array([len(packet.data) for packet in packets], np.int64),
+                data=_as_array(b"".join(packet.data for packet in packets)),
+            )
+        self._segments.append(_Segment(len(packets), reorder_depth(packets), header))
 
     def __iter__(self) -> Iterator[list[CodedPacket]]:
         """The packets of each segment, in decoding order; one segment in memory at a time."""
-        for number, segment in enumerate(self._segments):
-            content = self._path(number).read_bytes()
-            place = _HEAD.size + len(segment.header)
-            packets: list[CodedPacket] = []
-            for _ in range(segment.frames):
-                pts, duration, key, size = _PACKET.unpack_from(content, place)
-                place += _PACKET.size
-                packets.append(CodedPacket(pts, duration, bool(key), content[place : place + size]))
-                place += size
-            yield packets
+        for number in range(len(self._segments)):
+            yield _read(self._path(number))[1]
 
     def publish(self, result: Path, target: Path) -> None:
-        """Move the finished file to its place and take the folder away.
+        """Move the finished file to its place and delete the folder.
 
         Raises:
-            OutputError: it cannot be moved; everything is as it was.
+            OutputError: it cannot be moved; nothing has changed.
         """
         try:
             with result.open("rb+") as file:
@@ -186,36 +177,40 @@ class SegmentStore:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _as_array(data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.frombuffer(data, np.uint8)
+
+
+def _read(path: Path) -> tuple[bytes, list[CodedPacket]]:
+    """Parameter sets and packets of a segment's file; raises what NumPy raises for damage."""
+    with np.load(path) as archive:
+        header, data = archive["header"].tobytes(), archive["data"].tobytes()
+        stops = np.cumsum(archive["size"]).tolist()
+        starts = [0, *stops][: len(stops)]
+        fields = (archive[name].tolist() for name in ("pts", "duration", "key"))
+        return header, [
+            CodedPacket(pts, duration, key, data[start:stop])
+            for pts, duration, key, start, stop in zip(*fields, starts, stops, strict=True)
+        ]
+
+
 def _examine(path: Path) -> _Segment | None:
-    """The head of a segment's file; None if the file is not there or not whole."""
-    digest = hashlib.sha256()
+    """Summarise a segment's file; None if it is missing or damaged."""
     try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD.size)
-            magic, frames, reorder, size = _HEAD.unpack(head)
-            header = file.read(size)
-            digest.update(head + header)
-            left = path.stat().st_size - file.tell() - _DIGEST
-            while left > 0 and (block := file.read(min(left, 1 << 20))):
-                digest.update(block)
-                left -= len(block)
-            whole = magic == _MAGIC and file.read() == digest.digest()
-    except (OSError, struct.error):
+        header, packets = _read(path)
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile):
         return None
-    return _Segment(frames, reorder, header) if whole else None
-
-
-LOCK = "lock"
+    return _Segment(len(packets), reorder_depth(packets), header)
 
 
 @contextmanager
 def locked(folder: Path) -> Generator[None]:
-    """Hold a folder for this process alone; the lock ends with the process, however that ends.
+    """Lock a folder for this process; the system releases the lock even if the process is killed.
 
     Raises:
-        OutputError: another process holds it, or it cannot be made.
+        OutputError: another process holds the lock, or the folder cannot be created.
     """
-    path = folder / LOCK
+    path = folder / _LOCK
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -224,8 +219,8 @@ def locked(folder: Path) -> Generator[None]:
             raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
         try:
             if not _lock(handle):
-                raise OutputError(f"another job works on this output already (see {folder})")
-            # A job that ends takes its folder away, and the lock file that we opened with it.
+                raise OutputError(f"another job is already writing this output (see {folder})")
+            # A job that ends deletes its folder, and with it the lock file that we just opened.
             if not _is_same(handle, path):
                 continue
             yield
@@ -241,7 +236,7 @@ def _is_same(handle: int, path: Path) -> bool:
 
 
 def _lock(handle: int) -> bool:
-    """Lock an open file without waiting; whether that succeeded."""
+    """Try to lock an open file without waiting; return whether that succeeded."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image, features
 
 from paragonsr2.arrays.pixels import Pixels8
-from paragonsr2.clips.priority import ordinary_priority
+from paragonsr2.clips.opening import opening_encoder
 from paragonsr2.errors import MissingExtraError, TrainingError
 from paragonsr2.training.config import CodecConfig
 from paragonsr2.training.data import Pair, Picture, generator
@@ -349,7 +349,7 @@ def _encode(
     encoder.pix_fmt = "yuv444p" if yuv444 else "yuv420p"
     encoder.framerate, encoder.time_base = Fraction(25), Fraction(1, 25)
     encoder.thread_count, encoder.options = 1, options
-    with ordinary_priority():
+    with opening_encoder():
         encoder.open()
     packets: list[Any] = []
     for index, pixels in enumerate(frames):

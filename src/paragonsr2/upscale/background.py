@@ -1,46 +1,37 @@
-"""An iterator that runs in a thread of its own, a bounded number of items ahead."""
+"""Running an iterator in a thread of its own, a bounded number of items ahead."""
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from collections.abc import Generator, Iterable
-from typing import TypeVar
-
-from paragonsr2.upscale.pipe import AbandonedError, Pipe
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
 def in_background(items: Iterable[T], ahead: int) -> Generator[T]:
-    """Iterate ``items`` in a thread, at most ``ahead`` of them before they are asked for.
+    """Iterate over ``items`` in a thread that is at most ``ahead`` items ahead of the consumer.
 
-    Closing the generator, or an exception in who uses it, ends the thread; an exception in
-    ``items`` is raised here.
+    An exception in ``items`` is raised here, in its turn. Closing the generator ends the thread.
 
     Args:
-        items: what to iterate; closed in the thread, if it is a generator.
-        ahead: results that may wait.
+        items: what to iterate over; a generator is closed in the thread.
+        ahead: number of items that may wait.
     """
-    results: Pipe[T] = Pipe(ahead)
-
-    def work() -> None:
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1) as thread:
+        waiting: deque[Future[Any]] = deque()
         try:
-            for item in items:
-                results.put(item)
-        except AbandonedError:
-            pass  # nobody wants the rest
-        except BaseException as error:
-            results.close(error)
-        else:
-            results.close()
+            while True:
+                while len(waiting) < ahead:
+                    waiting.append(thread.submit(next, iterator, end))
+                item = waiting.popleft().result()
+                if item is end:
+                    return
+                yield item
         finally:
-            if isinstance(items, Generator):
-                items.close()
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        yield from results
-    finally:
-        results.abandon()
-        thread.join()
+            for future in waiting:
+                future.cancel()
+            if isinstance(iterator, Generator):
+                thread.submit(iterator.close)

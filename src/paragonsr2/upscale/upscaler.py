@@ -216,13 +216,20 @@ class Upscaler:
         twin.backend = backend
         return twin
 
-    def __call__(self, pixels: Pixels, progress: Callable[[float], None] | None = None) -> Pixels:
+    def __call__(
+        self,
+        pixels: Pixels,
+        progress: Callable[[float], None] | None = None,
+        *,
+        tile: int | None = None,
+    ) -> Pixels:
         """Enlarge one image.
 
         Args:
             pixels: ``(H, W, C)`` with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha, or
                 ``(H, W)`` grey; uint8, uint16, or float32 nominally 0..1; straight alpha.
             progress: called with the share done, 0..1, after each tile.
+            tile: side of a tile in input pixels; None for the upscaler's own.
 
         Returns:
             The same number of channels and dtype, ``scale`` times as large. Integers are
@@ -233,11 +240,13 @@ class Upscaler:
             BackendError: the engine failed or gave NaN.
         """
         if pixels.ndim == 2:
-            return self(pixels[:, :, None], progress)[:, :, 0]
+            return self(pixels[:, :, None], progress, tile=tile)[:, :, 0]
         _check(pixels)
         height, width, channels = pixels.shape
         opaque = channels in (2, 4) and bool((pixels[:, :, -1] == full_scale(pixels)).all())
-        bands = list(self.strips([pixels], height, width, opaque=opaque, progress=progress))
+        bands = list(
+            self.strips([pixels], height, width, opaque=opaque, progress=progress, tile=tile)
+        )
         return bands[0] if len(bands) == 1 else np.concatenate(bands)
 
     def strips(
@@ -248,6 +257,7 @@ class Upscaler:
         *,
         opaque: bool = False,
         progress: Callable[[float], None] | None = None,
+        tile: int | None = None,
     ) -> Iterator[Pixels]:
         """Enlarge one image strip by strip, exactly as in one piece.
 
@@ -258,6 +268,7 @@ class Upscaler:
             opaque: there is alpha and it is full everywhere: it needs no pass of its own then,
                 and stays exactly full.
             progress: told the share that is done, 0..1.
+            tile: side of a tile in input pixels; None for the upscaler's own.
 
         Yields:
             ``(rows * scale, W * scale, C)``, not of the same rows as the strips.
@@ -269,8 +280,9 @@ class Upscaler:
         window = next(pending)
         first_row = 0
         b = self.backend
-        columns = spans(width, self.tile or max(width, MIN_TILE), b.halo, b.multiple_of)
-        rows = spans(height, self._band_rows(height, window), b.halo, b.multiple_of)
+        side = tile or self.tile
+        columns = spans(width, side or max(width, MIN_TILE), b.halo, b.multiple_of)
+        rows = spans(height, self._band_rows(height, window, side), b.halo, b.multiple_of)
         for done, y in enumerate(rows):
             missing = y.read_stop - first_row - window.shape[0]
             kept = [window[y.read_start - first_row :]]
@@ -289,11 +301,11 @@ class Upscaler:
                     progress((done + (part + 1) / len(columns)) / len(rows))
             yield out
 
-    def _band_rows(self, height: int, like: Pixels) -> int:
+    def _band_rows(self, height: int, like: Pixels, tile: int | None) -> int:
         """Input rows of a band of tiles: fewer than the tile has where an image is very wide."""
         row_bytes = like.shape[1] * like.shape[2] * like.itemsize * self.scale**2
         most = max(BAND // row_bytes, MIN_TILE, self.backend.multiple_of)
-        return min(self.tile, most) if self.tile else max(height, MIN_TILE)
+        return min(tile, most) if tile else max(height, MIN_TILE)
 
     def _fill(self, out: Pixels, seen: Pixels, tile: Tile, *, opaque: bool) -> None:
         """Enlarge the rows of ``seen`` within one tile into its place in ``out``."""

@@ -1,45 +1,40 @@
-"""A video job: decode, enlarge and encode side by side, in segments that survive a kill."""
+"""A video job: decode, enlarge and encode at the same time, in segments that survive a kill."""
 
 from __future__ import annotations
 
 import hashlib
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 from paragonsr2.arrays.pixels import Pixels, to_8_bits, to_16_bits
-from paragonsr2.clips.clip import MAX_FRAME_PIXELS, Clip, probe
-from paragonsr2.clips.encode import (
-    CODECS,
-    CodedPacket,
-    Encoding,
-    SegmentEncoder,
-    choose_codec,
-    plan_encoding,
-)
+from paragonsr2.clips.clip import MAX_FRAME_PIXELS
+from paragonsr2.clips.encode import CodedPacket, SegmentEncoder
 from paragonsr2.clips.frames import Converter, TimedPixels, read_frames
-from paragonsr2.clips.remux import container_row, fitting_codecs, plan_copy, remux
+from paragonsr2.clips.plan import ClipPlan, plan_clip
+from paragonsr2.clips.remux import remux
 from paragonsr2.clips.segments import SegmentStore, locked, work_folder
-from paragonsr2.errors import ImageError, MissingExtraError, OptionError, UsageError
+from paragonsr2.errors import ImageError, MissingExtraError, UsageError
 from paragonsr2.upscale.background import in_background
 from paragonsr2.upscale.temporal import Steadier
 from paragonsr2.upscale.upscaler import Upscaler
 from paragonsr2.version import __version__
 
-#: Frames of a segment: what is lost at most when a job is killed, and the most frames from one
-#: key frame to the next.
+#: Frames of a segment: the most that is lost when a job is interrupted, and the maximum distance
+#: of key frames.
 SEGMENT_FRAMES = 120
 
-# Decoded frames that wait for the network, and enlarged ones that wait for the next step.
-_AHEAD_SMALL, _AHEAD_LARGE = 4, 2
+# Decoded frames that may wait for the network, and enlarged ones that may wait for the next step.
+_DECODED_AHEAD, _ENLARGED_AHEAD = 4, 2
 
+#: Whether frames are steadied; ``auto`` does so if OpenCV is installed.
 Temporal = Literal["auto", "on", "off"]
 
-# A frame, and its pixels when enlarged; None where they equal those of the frame before.
+# A frame and its enlarged pixels; None if they equal those of the previous frame.
 _Enlarged = tuple[TimedPixels, Pixels | None]
 
 
@@ -48,15 +43,14 @@ class VideoOptions:
     """How a clip is enlarged.
 
     Attributes:
-        codec: ``h264``, ``hevc``, ``av1``, ``ffv1`` or ``prores``; None keeps the clip's own
-            where it can be written, see :func:`paragonsr2.clips.encode.choose_codec`.
+        codec: a key of :data:`paragonsr2.clips.codecs.CODECS`; None keeps the clip's own if that
+            is possible, see :func:`paragonsr2.clips.encode.choose_codec`.
         quality: 1..100, higher is better; None for the default.
-        preset: the encoder's own name; None for the default.
-        segment: frames that are finished together, at least 2.
-        temporal: whether frames are steadied, see :mod:`paragonsr2.upscale.temporal`;
-            ``auto`` does it if OpenCV is installed.
-        max_pixels: refuse clips with larger frames.
-        max_frames: refuse longer clips; None for no limit.
+        preset: a preset of the encoder; None for the default.
+        segment: frames of a segment, at least 2.
+        temporal: whether frames are steadied, see :mod:`paragonsr2.upscale.temporal`.
+        max_pixels: largest frame that is accepted.
+        max_frames: longest clip that is accepted, in frames; None for no limit.
     """
 
     codec: str | None = None
@@ -73,27 +67,29 @@ class VideoProgress:
     """How far a job is.
 
     Attributes:
-        done: frames that are enlarged and encoded, those of an earlier run included.
-        total: frames of the clip, 0 if its file does not tell.
+        done: frames that are enlarged and encoded, including those of an earlier run.
+        total: frames of the clip; 0 if unknown.
         resumed: frames that an earlier run had finished.
+        kept: frames in finished segments, which the next run need not compute again.
     """
 
     done: int
     total: int
     resumed: int
+    kept: int
 
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What a job made.
+    """The result of a job.
 
     Attributes:
-        width, height: of a frame.
-        frames: how many.
-        repeated: frames that equalled the one before and were not computed again.
+        width, height: frame size in pixels.
+        frames: number of frames.
+        repeated: frames that equalled the previous one and were not computed again.
         resumed: frames that an earlier run had finished.
         codec: of the video stream.
-        notes: what was not kept, or why a job started over, in words.
+        notes: what was lost, or why the job started over, one sentence each.
     """
 
     width: int
@@ -103,6 +99,41 @@ class VideoResult:
     resumed: int
     codec: str
     notes: tuple[str, ...]
+
+
+def plan_video(
+    source: Path, target: Path, scale: int, options: VideoOptions = VideoOptions()
+) -> ClipPlan:
+    """Open the source once and settle everything but the pixels, or refuse.
+
+    Args:
+        source: the clip.
+        target: the file to write; its suffix chooses the container.
+        scale: enlargement.
+        options: codec and limits.
+
+    Raises:
+        InputError: the source cannot be read, or exceeds a limit.
+        UsageError: the codec or the container cannot hold the clip.
+        OutputError: the container cannot be written.
+    """
+    if options.segment < 2:
+        raise UsageError(f"--segment {options.segment} is too short; use 2 or more")
+    plan = plan_clip(
+        source,
+        target,
+        scale,
+        codec=options.codec,
+        quality=options.quality,
+        preset=options.preset,
+        gop=options.segment,
+        max_pixels=options.max_pixels,
+    )
+    if options.max_frames is not None and plan.clip.frames > options.max_frames:
+        raise ImageError(
+            f"{source} has {plan.clip.frames} frames; the limit is {options.max_frames}"
+        )
+    return plan
 
 
 def upscale_video(
@@ -115,78 +146,61 @@ def upscale_video(
 ) -> VideoResult:
     """Enlarge a video file; everything else in it is kept.
 
-    A job that was killed goes on from its last finished segment when it is called again with
-    the same arguments, and the result is the same to the bit. Until the result is whole,
-    ``target`` is as it was; the work lies in a hidden folder beside it.
+    See :func:`plan_video` and :func:`run_plan`, which this function calls one after the other.
+    """
+    plan = plan_video(source, target, upscaler.scale, options)
+    return run_plan(plan, upscaler, options, progress=progress)
+
+
+def run_plan(
+    plan: ClipPlan,
+    upscaler: Upscaler,
+    options: VideoOptions = VideoOptions(),
+    *,
+    progress: Callable[[VideoProgress], None] | None = None,
+) -> VideoResult:
+    """Enlarge the clip of a plan.
+
+    Work goes into a hidden folder beside the target, and the target is replaced when the result
+    is complete. If the job is interrupted, the same call resumes it after the last finished
+    segment, and the result is the same to the bit.
 
     Args:
-        source: the clip.
-        target: the result; its suffix names the container.
-        upscaler: what enlarges the frames.
-        options: codec and limits.
-        progress: called after each frame.
+        plan: from :func:`plan_video`, with the same options.
+        upscaler: enlarges the frames.
+        options: whether frames are steadied, and limits.
+        progress: called after each frame and each segment, and at the start of a resumed job.
 
     Raises:
-        InputError: the source cannot be read.
-        UsageError: codec or container do not fit the clip.
-        MissingExtraError: ``temporal`` is on, and OpenCV is not installed.
+        InputError: the source cannot be read, or exceeds a limit.
+        MissingExtraError: ``temporal`` is ``on`` and OpenCV is not installed.
         OutputError: the result cannot be written, or another job is writing it.
     """
-    if options.segment < 2:
-        raise UsageError(f"a segment of {options.segment} frames is too short; give 2 or more")
-    row = container_row(target)
-    clip = probe(source, max_pixels=options.max_pixels)
-    if options.max_frames is not None and clip.frames > options.max_frames:
-        raise ImageError(f"{source} has {clip.frames} frames, the limit is {options.max_frames}")
-    fitting = fitting_codecs(clip, row)
-    codec = options.codec or choose_codec(clip, fitting)
-    if codec in CODECS and codec not in fitting:
-        why = "" if codec not in row.codecs else f" with pixel aspect {clip.sample_aspect_ratio}"
-        raise OptionError(
-            f"{row.muxer} does not hold {codec}{why}; take --codec {' or '.join(fitting)}, "
-            f"or give -o another container"
-        )
-    encoding = plan_encoding(
-        clip,
-        upscaler.scale,
-        codec,
-        quality=options.quality,
-        preset=options.preset,
-        gop=options.segment,
-        global_header=row.global_header,
-    )
-    copy = plan_copy(clip, row)
     steadier, unsteady = _open_steadier(options.temporal, upscaler.scale)
-    folder = work_folder(target)
+    target, folder = plan.target, work_folder(plan.target)
     with locked(folder):
         store = SegmentStore(folder)
-        with _tile_of_before(upscaler, store):
-            why = store.begin(_identity(clip, encoding, upscaler, steadier))
-            job = _Job(clip, encoding, upscaler, steadier, options, store, progress)
-            job.run()
+        tile = _tile(upscaler, store)
+        why = store.begin(_identity(plan, upscaler, tile, steadier))
+        run = _Run(plan, upscaler, tile, steadier, options, store, progress)
+        run.compute()
         part = folder / f"result{target.suffix}"
-        remux(clip, part, row, encoding, store.header, store, store.reorder, copy)
+        remux(plan, part, store.header, store, store.reorder)
         store.publish(part, target)
-    notes = [*clip.notes, *copy.notes, *unsteady]
-    if options.codec is None and clip.codec in CODECS and codec != clip.codec:
-        notes.append(f"{clip.codec} cannot be kept in {row.muxer} here; coded as {codec}")
-    if codec == "prores" and clip.depth > 10:
-        notes.append(f"ProRes is written with 10 bits of the clip's {clip.depth}")
-    if why:
-        notes.append(f"started over, because {why}")
+    notes = [*plan.notes, *unsteady, *([f"started over because {why}"] if why else [])]
     return VideoResult(
-        width=encoding.width,
-        height=encoding.height,
-        frames=job.done,
-        repeated=job.repeated,
-        resumed=job.resumed,
-        codec=codec,
+        width=plan.encoding.width,
+        height=plan.encoding.height,
+        frames=run.done,
+        repeated=run.repeated,
+        resumed=run.resumed,
+        codec=plan.encoding.codec,
         notes=tuple(notes),
     )
 
 
 def _open_steadier(wanted: Temporal, scale: int) -> tuple[Steadier | None, tuple[str, ...]]:
-    """What steadies frames, if anything does; what to say about it."""
+    """The steadier, if any, and a note if there is none although it would be welcome."""
     if wanted == "off":
         return None, ()
     try:
@@ -194,81 +208,77 @@ def _open_steadier(wanted: Temporal, scale: int) -> tuple[Steadier | None, tuple
     except MissingExtraError as error:
         if wanted == "on":
             raise
-        return None, (f"frames are not steadied: {error}, or give --temporal off",)
+        return None, (f"frames are not steadied: {error}, or use --temporal off",)
+
+
+def _tile(upscaler: Upscaler, store: SegmentStore) -> int | None:
+    """The tile to compute with; None for the upscaler's own.
+
+    An automatic tile depends on the available memory, and the last bit of a pixel depends on the
+    tile. A job that is resumed therefore keeps the tile of its first run.
+    """
+    before = store.identity().get("tile")
+    return before if upscaler.automatic_tile and isinstance(before, int) else upscaler.tile
 
 
 def _identity(
-    clip: Clip, encoding: Encoding, upscaler: Upscaler, steadier: Steadier | None
+    plan: ClipPlan, upscaler: Upscaler, tile: int | None, steadier: Steadier | None
 ) -> dict[str, Any]:
-    """Everything that decides the bytes of a segment."""
+    """Everything that determines the bytes of a segment."""
+    path = plan.clip.path
     try:
-        about = clip.path.stat()
-        with clip.path.open("rb") as file:
+        about = path.stat()
+        with path.open("rb") as file:
             head = hashlib.sha256(file.read(1 << 20)).hexdigest()
     except OSError as error:
-        raise ImageError(f"cannot read {clip.path}: {error.strerror or error}") from error
+        raise ImageError(f"cannot read {path}: {error.strerror or error}") from error
     return {
         "version": __version__,
         "source": [about.st_size, about.st_mtime_ns, head],
         "model": upscaler.digest,
         "engine": upscaler.backend.name,
-        "tile": upscaler.tile,
-        "options": str(encoding),
+        "tile": tile,
+        "options": str(plan.encoding),
         "temporal": steadier.digest if steadier else "off",
     }
 
 
-@contextmanager
-def _tile_of_before(upscaler: Upscaler, store: SegmentStore) -> Generator[None]:
-    """Go on with the tile that an interrupted job had, if no other was asked for.
-
-    An automatic tile depends on how much memory is free, and the last bit of a pixel on the
-    tile.
-    """
-    tile = upscaler.tile
-    before = store.identity().get("tile")
-    if upscaler.automatic_tile and isinstance(before, int):
-        upscaler.tile = before
-    try:
-        yield
-    finally:
-        upscaler.tile = tile
-
-
-class _Job:
-    """One run of the pipeline over what is not finished yet.
+class _Run:
+    """One run over the frames that are not finished yet.
 
     Attributes:
-        done: frames of finished segments.
-        resumed: those of earlier runs.
-        repeated: frames of this run that were not computed, because they equal the one before.
+        done: frames that are encoded, including those of earlier runs.
+        resumed: frames that earlier runs had finished.
+        repeated: frames of this run that equal the previous one and were not computed.
     """
 
     def __init__(
         self,
-        clip: Clip,
-        encoding: Encoding,
+        plan: ClipPlan,
         upscaler: Upscaler,
+        tile: int | None,
         steadier: Steadier | None,
         options: VideoOptions,
         store: SegmentStore,
         progress: Callable[[VideoProgress], None] | None,
     ) -> None:
-        self.clip, self.encoding = clip, encoding
-        self.upscaler, self.steadier = upscaler, steadier
-        self.most = options.max_frames or sys.maxsize
+        self.clip, self.encoding = plan.clip, plan.encoding
+        self.upscaler, self.tile, self.steadier = upscaler, tile, steadier
+        self.limit = options.max_frames or sys.maxsize
         self.size, self.store, self.progress = options.segment, store, progress
         self.done = self.resumed = store.frames
         self.repeated = 0
 
-    def run(self) -> None:
+    def compute(self) -> None:
         """Decode, enlarge and steady in threads of their own, and encode in this one."""
-        # A frame is steadied by the one before it.
+        if self.resumed:
+            self._report()
+        # A frame is steadied by the previous one, which therefore has to be computed again.
         start = max(self.resumed - 1, 0) if self.steadier else self.resumed
-        decoded = in_background(read_frames(self.clip, start=start), _AHEAD_SMALL)
-        enlarged = in_background(self._enlarge(decoded), _AHEAD_LARGE)
+        decoded = in_background(read_frames(self.clip, start=start), _DECODED_AHEAD)
+        enlarged = in_background(self._enlarge(decoded), _ENLARGED_AHEAD)
         if self.steadier:
-            enlarged = in_background(self._steady(enlarged, self.steadier), _AHEAD_LARGE)
+            enlarged = in_background(self._steady(enlarged, self.steadier), _ENLARGED_AHEAD)
         with closing(enlarged):
             frames = self._as_frames(enlarged)
             for _, segment in groupby(frames, key=lambda item: item[0].index // self.size):
@@ -281,13 +291,13 @@ class _Job:
                     yield frame, None
                 else:
                     pixels = to_16_bits(frame.pixels) if self.steadier else frame.pixels
-                    yield frame, self.upscaler(pixels)
+                    yield frame, self.upscaler(pixels, tile=self.tile)
 
     def _steady(self, enlarged: Generator[_Enlarged], steadier: Steadier) -> Generator[_Enlarged]:
-        """Steady each frame by the one before it.
+        """Steady each frame by the previous one.
 
-        What comes out depends on these two alone, also where a segment begins: there a job may
-        have been killed, and goes on with the frame before.
+        The result depends on these two frames alone, even at the start of a segment, where an
+        interrupted job resumes with the previous frame.
         """
         small: Any = None
         large: Any = None
@@ -322,9 +332,16 @@ class _Job:
         for timed, frame in segment:
             packets += encoder.encode(frame, timed.pts, timed.duration)
             self.done += 1
-            if self.done > self.most:
-                raise ImageError(f"{self.clip.path} has more than {self.most} frames, the limit")
-            if self.progress is not None:
-                self.progress(VideoProgress(self.done, self.clip.frames, self.resumed))
+            if self.done > self.limit:
+                raise ImageError(
+                    f"{self.clip.path} has more than {self.limit} frames, which is the limit"
+                )
+            self._report()
         packets += encoder.finish()
         self.store.append(encoder.header, packets)
+        self._report()
+
+    def _report(self) -> None:
+        if self.progress is not None:
+            kept = self.store.frames
+            self.progress(VideoProgress(self.done, self.clip.frames, self.resumed, kept))

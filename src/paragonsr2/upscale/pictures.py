@@ -1,0 +1,198 @@
+"""Enlarging a list of pictures: reading, computing and writing overlap."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+
+from paragonsr2.arrays.pixels import Pixels
+from paragonsr2.errors import ParagonError
+from paragonsr2.images.header import Header
+from paragonsr2.images.names import DEFAULT_QUALITY
+from paragonsr2.images.reading import MAX_PIXELS, ImageReader
+from paragonsr2.images.writing import check_writable, write_strips
+from paragonsr2.upscale.backends import cores
+from paragonsr2.upscale.background import in_background
+from paragonsr2.upscale.task import (
+    Outcome,
+    Progress,
+    Task,
+    TaskProgress,
+    failed,
+    is_newer,
+    skipped,
+)
+from paragonsr2.upscale.upscaler import Upscaler, available_memory
+
+#: Strips of a large picture that may wait between reading, computing and writing.
+_STRIPS_AHEAD = 2
+
+#: Most pictures that are worked on at the same time, and the memory that computing them may take.
+_MOST_WORKERS = 8
+_SMALL_PICTURES_MEMORY = 1 << 31
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """How pictures are read and written.
+
+    Attributes:
+        max_pixels: largest input that is accepted, all pages together.
+        quality: of lossy formats, 1..100.
+        overwrite: replace results that are newer than their input, too.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    quality: int = DEFAULT_QUALITY
+    overwrite: bool = False
+
+
+def enlarge_pictures(
+    tasks: Sequence[Task],
+    upscaler: Upscaler,
+    options: PictureOptions,
+    progress: Progress | None = None,
+) -> Iterator[Outcome]:
+    """Enlarge pictures, several at the same time.
+
+    Each worker thread reads, enlarges and writes one picture. Small pictures are computed side by
+    side, each on its share of the cores. A large picture gets all cores for itself, and its strips
+    are read and written while others are computed.
+
+    Yields:
+        The outcomes in the order of the tasks, each as soon as it is known.
+    """
+    number = max(2, min(cores(), _MOST_WORKERS)) if len(tasks) > 1 else 1
+    work = _Work(upscaler, options, progress, workers=number)
+    waiting: deque[Future[Outcome]] = deque()
+    with ThreadPoolExecutor(number) as pool:
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(work.enlarge, task))
+                while waiting and (waiting[0].done() or len(waiting) > 2 * number):
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            work.cancel()
+            for future in waiting:
+                future.cancel()
+
+
+class _CancelledError(Exception):
+    """Nobody waits for the result any more."""
+
+
+class _Work:
+    """What the workers share.
+
+    Args:
+        upscaler: enlarges the pictures.
+        options: how they are read and written.
+        progress: called after each tile, by one thread at a time.
+        workers: number of threads.
+    """
+
+    def __init__(
+        self,
+        upscaler: Upscaler,
+        options: PictureOptions,
+        progress: Progress | None,
+        *,
+        workers: int,
+    ) -> None:
+        self.upscaler, self.options = upscaler, options
+        self._progress, self._workers = progress, workers
+        self._cancelled = threading.Event()
+        self._reporting, self._all_cores, self._dividing = (threading.Lock() for _ in range(3))
+        self._divided: Upscaler | None = None
+        self._is_divided = workers == 1
+        memory = min(_SMALL_PICTURES_MEMORY, available_memory() // 4)
+        self._small = memory // workers // upscaler.backend.bytes_per_pixel
+
+    def cancel(self) -> None:
+        """Stop every picture after the tile it is at."""
+        self._cancelled.set()
+
+    def enlarge(self, task: Task) -> Outcome:
+        """Enlarge one picture; an expected error becomes a failed outcome."""
+        started = time.perf_counter()
+        if not self.options.overwrite and is_newer(task.target, task.source):
+            return skipped(task)
+        try:
+            result, notes = self._convert(task)
+        except ParagonError as error:
+            return failed(task, str(error))
+        except MemoryError:
+            return failed(task, "not enough memory; use a smaller --tile or a smaller image")
+        return Outcome(
+            task.source,
+            task.target,
+            "done",
+            "; ".join(notes),
+            result.width,
+            result.height,
+            time.perf_counter() - started,
+            result.pages,
+        )
+
+    def _convert(self, task: Task) -> tuple[Header, tuple[str, ...]]:
+        """Write the result; return its header and what it lost."""
+        with ImageReader(task.source, max_pixels=self.options.max_pixels) as reader:
+            result = reader.header.enlarged(self.upscaler.scale)
+            lost = check_writable(task.target, result)
+            quality = self.options.quality
+            upscaler = self._side_by_side(reader.header)
+            if upscaler is not None:
+                bands = self._bands(task, reader.header, reader.strips(), upscaler)
+                write_strips(task.target, result, bands, quality=quality)
+            else:
+                with (
+                    closing(in_background(reader.strips(), _STRIPS_AHEAD)) as strips,
+                    closing(self._on_all_cores(task, reader.header, strips)) as bands,
+                ):
+                    write_strips(task.target, result, bands, quality=quality)
+        return result, reader.header.notes + lost
+
+    def _side_by_side(self, header: Header) -> Upscaler | None:
+        """The upscaler for small pictures; None if this one is large or the engine has none."""
+        # All pages of an animation take as much time as one picture of their total size.
+        if header.height * header.width * header.pages > self._small:
+            return None
+        with self._dividing:
+            if not self._is_divided:
+                self._divided = self.upscaler.divided(self._workers)
+                self._is_divided = True
+        return self._divided
+
+    def _on_all_cores(self, task: Task, header: Header, strips: Iterator[Pixels]):
+        def alone() -> Iterator[Pixels]:
+            with self._all_cores:
+                yield from self._bands(task, header, strips, self.upscaler)
+
+        return in_background(alone(), _STRIPS_AHEAD)
+
+    def _bands(
+        self, task: Task, header: Header, strips: Iterator[Pixels], upscaler: Upscaler
+    ) -> Iterator[Pixels]:
+        """Bands of rows of the result, page after page."""
+        for page in range(header.pages):
+
+            def report(share: float, page: int = page) -> None:
+                self._report(task, (page + share) / header.pages)
+
+            yield from upscaler.strips(
+                strips, header.height, header.width, opaque=header.opaque, progress=report
+            )
+
+    def _report(self, task: Task, share: float) -> None:
+        if self._cancelled.is_set():
+            raise _CancelledError
+        if self._progress is not None:
+            with self._reporting:
+                self._progress(TaskProgress(task, share))
