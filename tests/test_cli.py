@@ -226,6 +226,66 @@ def test_evaluate_prints_the_contract(tmp_path):
     assert written["sets"] == report["sets"]
 
 
+def test_short_help_and_completion_work():
+    for arguments in (["-h"], ["upscale", "-h"]):
+        assert "Usage: paragonsr2" in run(*arguments).stdout
+    asked = {"_PARAGONSR2_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+    done = run(env={**os.environ, **asked, "COMP_WORDS": "paragonsr2 ups"})
+    assert done.stdout.split() == ["upscale"]
+    asked["COMP_CWORD"] = "3"
+    done = run(env={**os.environ, **asked, "COMP_WORDS": "paragonsr2 upscale --format j"})
+    assert done.stdout.split() == ["jpg", "jxl"]
+
+
+def test_an_unknown_output_suffix_is_refused_and_no_folder_is_made(photo, tmp_path):
+    for name in ("x.bmp", "x.heic", "x.mp4"):
+        result = run("upscale", photo, "-m", "magic", "-o", tmp_path / name)
+        fails_cleanly(result, 2)
+        assert ".png" in result.stderr
+        assert ".webp" in result.stderr
+        assert not (tmp_path / name).exists()
+    result = run("upscale", photo, "-m", "magic", "-o", tmp_path / "x.png", "--format", "jpg")
+    fails_cleanly(result, 2)
+    # The message says how to get a folder of this name.
+    assert run("upscale", photo, "-m", "magic", "-o", f"{tmp_path / 'x.bmp'}/").returncode == 0
+    assert (tmp_path / "x.bmp" / "photo.png").is_file()
+
+
+def pipe(content, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "paragonsr2", "upscale", *map(str, arguments)],
+        input=content, capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("image_format", ["png", "webp"])
+def test_standard_input_and_output(photo, tmp_path, image_format):
+    source, target = tmp_path / f"in.{image_format}", tmp_path / f"out.{image_format}"
+    write_picture(source, read_picture(photo))
+    assert run("upscale", source, "-m", "magic", "-o", target).returncode == 0
+    for arguments in (["-", "-o", "-"], ["-"], [source, "-o", "-"]):
+        done = pipe(source.read_bytes(), *arguments, "-m", "magic")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == target.read_bytes()
+        assert b"1 done" in done.stderr
+    saved = tmp_path / "saved.png"
+    done = pipe(source.read_bytes(), "-", "-o", saved, "-m", "magic")
+    assert done.stdout.decode().strip() == str(saved)
+    assert read_picture(saved).pixels.shape == (80, 112, 3)
+
+
+def test_standard_streams_that_cannot_be_are_refused(photo):
+    content = photo.read_bytes()
+    for code, *arguments in (
+        (2, "-", photo), (2, "-", "--json"), (2, photo, photo, "-o", "-"), (1, "-"),
+    ):  # fmt: skip
+        done = pipe(b"no image" if code == 1 else content, *arguments, "-m", "magic")
+        assert done.returncode == code, done.stderr
+        assert done.stdout == b""
+        assert b"Traceback" not in done.stderr
+        assert b"/tmp" not in done.stderr.replace(bytes(photo), b"")
+
+
 def test_interrupt_ends_with_130(tmp_path):
     code = (
         "import paragonsr2.upscale.job as job\n"
@@ -242,3 +302,5 @@ def test_interrupt_ends_with_130(tmp_path):
     )  # fmt: skip
     assert done.returncode == 130
     assert "Traceback" not in done.stderr
+    assert "0 of 1 files" in done.stderr
+    assert "same command" in done.stderr

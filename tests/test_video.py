@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 from fractions import Fraction
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from clips import TICKS, irregular, look, make_clip, picture, regular
+from conftest import photo_like
 from paragonsr2.clips.clip import probe
 from paragonsr2.clips.container import is_video
 from paragonsr2.clips.encode import SegmentEncoder
@@ -21,8 +24,10 @@ from paragonsr2.clips.frames import Converter, read_frames
 from paragonsr2.clips.opening import real_time_threads
 from paragonsr2.clips.segments import locked, work_folder
 from paragonsr2.errors import ImageError, ImageTooLargeError, OptionError, OutputError, UsageError
+from paragonsr2.images.header import Picture
+from paragonsr2.images.writing import write_picture
 from paragonsr2.upscale.upscaler import Upscaler
-from paragonsr2.upscale.video import VideoOptions, upscale_video
+from paragonsr2.upscale.video import VideoOptions, plan_video, upscale_video
 from test_cli import fails_cleanly, run
 
 QUICK = VideoOptions(preset="ultrafast", segment=8)
@@ -377,6 +382,114 @@ def test_a_job_that_is_killed_at_any_moment_goes_on(tmp_path):
     assert run(*command, target).returncode == 0
     assert target.read_bytes() == whole.read_bytes()
     assert not work_folder(target).exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to send")
+def test_ctrl_c_says_what_is_kept_and_the_next_run_says_where_it_resumes(tmp_path):
+    source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    make_clip(source, irregular(120), size=(128, 96))
+    command = [
+        "upscale", source, "-o", target, "-m", "stream", "--segment", 8, "--preset", "ultrafast",
+        "--temporal", "off",
+    ]  # fmt: skip
+    # A test run in the background may ignore the signal, and so would its children.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from paragonsr2.cli.main import main; main()"
+    )
+    job = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, command)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while job.poll() is None and len(list(work_folder(target).glob("[0-9]*.npz"))) < 2:
+        pass
+    job.send_signal(signal.SIGINT)
+    stdout, stderr = job.communicate()
+    assert job.returncode == 130, stderr
+    assert stdout == ""
+    assert len(stderr.splitlines()) == 1
+    kept = 8 * len(list(work_folder(target).glob("[0-9]*.npz")))
+    assert f"interrupted: {kept} of about " in stderr
+    assert str(work_folder(target)) in stderr
+    assert "same command" in stderr
+    again = run(*command, "--events")
+    assert again.returncode == 0
+    assert f"resuming after frame {kept} of about " in again.stderr
+    events = [json.loads(line) for line in again.stdout.splitlines()]
+    assert [e["resumed"] for e in events if e["event"] == "result"] == [kept]
+
+
+def test_a_plan_opens_the_source_once_and_touches_no_file(tmp_path, monkeypatch):
+    source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    make_clip(source, regular(5), sounds=2, subtitles=True)
+    opened = []
+
+    def counting(file, *arguments, **options):
+        opened.append(file)
+        return av_open(file, *arguments, **options)
+
+    av_open = av.open
+    monkeypatch.setattr(av, "open", counting)
+    plan = plan_video(source, target, 2)
+    assert opened.count(str(source)) == 1
+    assert (plan.clip.width, plan.encoding.width, plan.encoding.codec) == (64, 128, "h264")
+    assert len(plan.copy.streams) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def test_a_resumed_job_keeps_its_tile_and_leaves_the_upscaler_alone(tmp_path):
+    source, target = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    make_clip(source, regular(20))
+    seen = set()
+
+    class Watched(Upscaler):
+        def __call__(self, *arguments, **options):
+            seen.add((self.tile, options["tile"]))
+            return super().__call__(*arguments, **options)
+
+    first, second = Watched("magic", 2), Watched("magic", 2)
+    first.tile, second.tile = 32, 48
+    with pytest.raises(Stop):
+        upscale_video(source, target, first, QUICK, progress=stop_at(12))
+    assert seen == {(32, 32)}
+    seen.clear()
+    assert upscale_video(source, target, second, QUICK).resumed == 8
+    assert seen == {(48, 32)}
+
+
+def test_opening_an_encoder_prints_nothing_and_leaves_the_environment(tmp_path):
+    make_clip(tmp_path / "in.mkv", regular(3))
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from paragonsr2.upscale.upscaler import Upscaler\n"
+        "from paragonsr2.upscale.video import VideoOptions, upscale_video\n"
+        "assert 'SVT_LOG' not in os.environ\n"
+        "upscale_video(Path(sys.argv[1]), Path(sys.argv[2]), Upscaler('magic', 2),"
+        " VideoOptions(codec='av1', preset='12'))\n"
+        "assert 'SVT_LOG' not in os.environ\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "in.mkv", tmp_path / "out.mkv"],
+        capture_output=True, text=True, check=False,
+        env={key: value for key, value in os.environ.items() if key != "SVT_LOG"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_each_quality_flag_is_for_its_own_kind(tmp_path):
+    source = tmp_path / "in.mkv"
+    make_clip(source, regular(6), size=(128, 96))
+    fails_cleanly(run("upscale", source, "-m", "magic", "--quality", 50), 2)
+    sizes = []
+    for quality in (20, 90):
+        target = tmp_path / f"{quality}.mkv"
+        done = run("upscale", source, "-m", "magic", "-o", target, "--video-quality", quality)
+        assert done.returncode == 0, done.stderr
+        sizes.append(target.stat().st_size)
+    assert sizes[0] < sizes[1] / 2
+    write_picture(tmp_path / "a.png", Picture(photo_like(16, 16)))
+    fails_cleanly(run("upscale", tmp_path / "a.png", "-m", "magic", "--video-quality", 50), 2)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".ts"])

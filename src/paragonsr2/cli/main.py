@@ -1,6 +1,6 @@
-"""The command. Each verb lives in its own module; this one only joins them.
+"""The command line. Each verb has its own module; this one assembles them.
 
-Nothing heavy is imported here: ``--help`` must not wait for PyTorch.
+Only light modules are imported here, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from paragonsr2.cli.upscale import upscale
 from paragonsr2.errors import ParagonError
 from paragonsr2.version import __version__
 
-INTERRUPTED = 130
+NAME = "paragonsr2"
+INTERRUPTED, BROKEN_LIBRARY = 130, 3
 
 app = typer.Typer(
-    name="paragonsr2",
-    help="Enlarge images 2, 3, 4 or 8 times with two-path networks.",
+    name=NAME,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(upscale)
 app.command()(models)
@@ -54,21 +54,25 @@ def root(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", help="Print the version.", callback=_print_version, is_eager=True
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
         ),
     ] = False,
 ) -> None:
-    """Enlarge images 2, 3, 4 or 8 times with two-path networks."""
+    """Enlarge images and videos 2, 3, 4 or 8 times, and train, measure and deploy the networks."""
 
 
 @contextmanager
 def exit_on_error(program: str) -> Generator[None]:
-    """Turn errors into one line on stderr and the exit code they carry."""
+    """Print an expected error as one line on stderr and exit with its code."""
     try:
         yield
     except ParagonError as error:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except ImportError as error:
+        # A library is missing or damaged; what is optional has been handled where it is used.
+        print(f"{program}: a library does not load: {error}; reinstall {NAME}", file=sys.stderr)
+        sys.exit(BROKEN_LIBRARY)
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -78,5 +82,5 @@ def exit_on_error(program: str) -> Generator[None]:
 
 def main() -> None:
     """Run the command."""
-    with exit_on_error("paragonsr2"):
-        app()
+    with exit_on_error(NAME):
+        app(prog_name=NAME)

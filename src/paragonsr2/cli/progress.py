@@ -1,4 +1,4 @@
-"""One line on stderr that says how far a job is, and events for programs that wrap us."""
+"""A progress line on stderr for people, and events on stdout for programs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _EVERY = 0.5
 
 
 class ProgressLine:
-    """What is done of how much, rate, time left, engine and tile; nothing without a terminal.
+    """A progress line: amount done, rate, time left, engine and tile.
 
-    ``NO_COLOR`` is respected.
+    Nothing is shown unless stderr is a terminal. ``NO_COLOR`` is respected.
 
     Args:
-        total: how much there is to do; None if that is not known.
-        unit: of ``total``: files, frames.
-        engine: backend and tile, for people.
-        clock: seconds.
+        total: how much there is to do; None if unknown.
+        unit: of ``total``, such as files.
+        engine: description of backend and tile.
+        clock: returns the time in seconds.
 
     Attributes:
-        count: what is done and how fast, as shown last.
+        count: the amount done and the rate, as last shown.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class ProgressLine:
         self.count = ""
         self._bar: Any = None
         self._shown: Any = None
-        # The clip at hand, how many frames it had when it was first shown, and when that was.
+        # Name of the current clip, its number of frames when it was first shown, and the time.
         self._clip = ("", 0, 0.0)
 
     def __enter__(self) -> Self:
-        """Start the line, if stderr is a terminal."""
+        """Show the line if stderr is a terminal."""
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -56,8 +56,8 @@ class ProgressLine:
                 console=Console(stderr=True),
                 transient=True,
                 expand=True,
-                # Results go above the line where both are the same terminal, and never from a
-                # pipe or file into the terminal.
+                # Results appear above the line if stdout is the terminal, too. If it is a pipe or
+                # a file, they must go there.
                 redirect_stdout=sys.stdout.isatty(),
             )
             self._bar.start()
@@ -65,17 +65,17 @@ class ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the line away."""
+        """Remove the line."""
         if self._bar is not None:
             self._bar.stop()
 
     def show(self, name: str, done: float, frames: int = 0) -> None:
-        """Say how far it is.
+        """Update the line.
 
         Args:
-            name: what is at hand.
-            done: of the whole.
-            frames: of what is at hand, if it is a clip; its rate is told in them.
+            name: the current file.
+            done: how much of the total is done.
+            frames: finished frames of the current file if it is a clip, for the rate.
         """
         if self._bar is None:
             return
@@ -89,20 +89,20 @@ class ProgressLine:
         self._bar.update(self._shown, description=shown, completed=done, count=self.count)
 
     def _frame_rate(self, name: str, frames: int) -> str:
-        """Since the clip began, or went on."""
+        """The rate since the clip was started or resumed."""
         now = self._clock()
         if self._clip[0] != name:
             self._clip = (name, frames, now)
         _, first, began = self._clip
-        # Some clocks stand still for a while.
+        # The resolution of some clocks is coarse.
         return f"{(frames - first) / (now - began):.1f} frames/s" if now > began else ""
 
 
 class Events:
-    """JSON objects, one a line, on stdout; see docs/events.md.
+    """JSON objects on stdout, one per line; see docs/events.md.
 
     Args:
-        wanted: whether anything is printed at all.
+        wanted: print them; otherwise nothing is printed.
     """
 
     def __init__(self, *, wanted: bool) -> None:
@@ -115,7 +115,7 @@ class Events:
             print(json.dumps({"event": event, **fields}), flush=True)
 
     def progress(self, fields: Mapping[str, object]) -> None:
-        """Print a progress event, but not too many."""
+        """Print a progress event, unless the last one was printed a moment ago."""
         now = time.monotonic()
         if now - self._last >= _EVERY:
             self._last = now

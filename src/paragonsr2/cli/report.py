@@ -88,7 +88,7 @@ class JobReport:
         """Show how far a task is."""
         task = state.task
         if state.resumed and (self._clip is None or self._clip.task != task):
-            of_all = f" of {state.total}" if state.total else ""
+            of_all = f" of about {state.total}" if state.total else ""
             self._say(
                 task.source,
                 f"resuming after frame {state.resumed}{of_all}, where an earlier run ended",
@@ -134,7 +134,7 @@ class JobReport:
                 f"interrupted before a segment of {task.source} was finished; "
                 f"{again} start over, with a smaller --segment to keep more"
             )
-        of_all = f" of {self._clip.total}" if self._clip.total else ""
+        of_all = f" of about {self._clip.total}" if self._clip.total else ""
         return (
             f"interrupted: {kept}{of_all} frames of {task.target} are kept in "
             f"{work_folder(task.target)}; {again} resume there"

@@ -1,9 +1,9 @@
-"""Steadier video: an enlarged frame takes a share of the one before it, moved along the motion.
+"""Steadier video: each enlarged frame is blended with the previous one, moved along the motion.
 
-The detail that a network adds differs a little from frame to frame, which is seen as flicker. Two
-neighbouring frames show nearly the same detail, so that their mean, along the motion, is steadier.
-Nothing is taken from further back: there are no trails, and an interrupted job has to compute one
-frame more than those it still has to make.
+The detail that a network adds differs a little from frame to frame, which is visible as flicker.
+Two neighbouring frames show nearly the same detail, so their mean along the motion is steadier.
+Only the previous frame is used, as the network made it. Thus there are no trails, and a job that
+is resumed has to compute only one frame again.
 """
 
 from __future__ import annotations
@@ -17,34 +17,33 @@ import numpy.typing as npt
 from paragonsr2.arrays.pixels import Pixels, Pixels8, Pixels16, to_8_bits
 from paragonsr2.errors import MissingExtraError
 
-#: Share of the frame before in a frame, where both agree; why so much:
+#: Share of the previous frame where both frames agree. The value is explained in
 #: ``docs/decisions/0002-temporal-blending.md``.
 SHARE = 0.25
 
-# In 8-bit steps of the small frames: the difference at which the share has fallen to 1/e of
-# itself, and the mean change of hue, saturation and value at which a shot begins, as in
-# PySceneDetect's ContentDetector.
+# In 8-bit steps of the small frames: the difference at which the share has fallen to 1/e, and the
+# mean change of hue, saturation and value that marks a cut, as in PySceneDetect's ContentDetector.
 _AGREEING, _CUT = 3.0, 27.0
 
-# Squared pixels of a small frame by which motion there and back may miss, beside 1 % of its own
-# square (Sundaram, Brox and Keutzer 2010).
+# Tolerance of the forward-backward check of the motion, in squared pixels of a small frame, in
+# addition to 1 % of the squared motion (Sundaram, Brox and Keutzer 2010).
 _ASTRAY = 0.5
 
-# Pixels by which motion may differ among neighbours.
+# Largest difference of motion among neighbouring pixels, in pixels.
 _UNEVEN = 1.0
 
-# Sides that OpenCV's motion search and its remapping take.
+# The shortest side for OpenCV's motion search and the longest for its remapping, in pixels.
 _LEAST, _MOST = 12, 32766
 
 _Plane = npt.NDArray[np.float32]
 
 
 class Steadier:
-    """Takes flicker from enlarged frames.
+    """Removes flicker from enlarged frames.
 
     Args:
-        scale: of the enlarged frames.
-        share: of the frame before, 0..1.
+        scale: enlargement of the frames.
+        share: weight of the previous frame, 0..1.
 
     Raises:
         MissingExtraError: OpenCV is not installed.
@@ -61,20 +60,20 @@ class Steadier:
 
     @property
     def digest(self) -> str:
-        """What decides the result, beside the frames."""
+        """Everything beside the frames that determines the result."""
         return f"{self._share} of the frame before, OpenCV {self._cv.__version__}"
 
     def __call__(self, small: tuple[Pixels, Pixels], large: tuple[Pixels16, Pixels16]) -> Pixels16:
-        """A frame with a share of the one before it.
+        """Blend a frame with the previous one.
 
         Args:
-            small: the frame before and the frame, ``(H, W, 3 or 4)`` uint8 or uint16.
-            large: both enlarged, neither of them steadied, ``(H * scale, W * scale, 3 or 4)``
-                uint16: an 8-bit frame rounded before and after would flicker by its rounding.
+            small: the previous and the current frame, ``(H, W, 3 or 4)`` uint8 or uint16.
+            large: both enlarged and not steadied, ``(H * scale, W * scale, 3 or 4)`` uint16.
+                Frames of 8 bits would flicker by being rounded twice.
 
         Returns:
-            The frame, steadied: as it is where the small frames do not agree, and everywhere
-            after a cut or if a side is under 12 pixels or over 32,766.
+            The current frame, steadied. It is unchanged where the small frames disagree, and
+            entirely unchanged after a cut or if a side is under 12 or over 32,766 pixels.
         """
         before, now = (to_8_bits(frame) for frame in small)
         height, width = large[1].shape[:2]
@@ -91,13 +90,13 @@ class Steadier:
         return steadied
 
     def is_cut(self, before: Pixels8, now: Pixels8) -> bool:
-        """Whether a shot begins with ``now``; both ``(H, W, 3 or 4)``."""
+        """Whether there is a cut between two frames, ``(H, W, 3 or 4)`` each."""
         cv = self._cv
         a, b = (cv.cvtColor(_rgb(frame), cv.COLOR_RGB2HSV) for frame in (before, now))
         return float(cv.absdiff(a, b).mean()) >= _CUT
 
     def _find_motion(self, before: Pixels8, now: Pixels8) -> tuple[_Plane, _Plane]:
-        """Where each pixel of ``now`` was, ``(H, W, 2)`` offsets x, y; trust in that, 0..1."""
+        """Motion from ``now`` back to ``before``, ``(H, W, 2)`` x, y, and trust in it, 0..1."""
         cv = self._cv
         a, b = (cv.cvtColor(_rgb(frame), cv.COLOR_RGB2GRAY) for frame in (before, now))
         back, forth = self._search.calc(b, a, None), self._search.calc(a, b, None)
@@ -108,20 +107,20 @@ class Steadier:
         inside = cv.inRange(places, (0, 0), (width - 1, height - 1)) > 0
         moved = cv.remap(before, places, None, cv.INTER_CUBIC, borderMode=cv.BORDER_REPLICATE)
         changed, difference = self._difference(before, now), self._difference(moved, now)
-        # What has not moved is not to be shaken by errors of the motion.
+        # Errors of the motion must not shake what has not moved.
         still = changed <= difference
         back[still] = 0
         agreed = still | (inside & (missed <= 0.01 * length + _ASTRAY))
-        # Between two motions the enlarged one is neither.
+        # Enlarging would interpolate between two different motions; distrust their border.
         window = np.ones((3, 3), np.uint8)
         spread = cv.subtract(cv.dilate(back, window), cv.erode(back, window))
         agreed &= cv.inRange(spread, (0, 0), (_UNEVEN, _UNEVEN)) > 0
         trust = np.exp(-((np.minimum(changed, difference) / _AGREEING) ** 2)) * agreed
-        # What lies beside a wrong place is seldom right.
+        # The neighbours of a wrong pixel are seldom right.
         return back, cv.erode(trust, window)
 
     def _difference(self, one: Pixels8, other: Pixels8) -> _Plane:
-        """Of the channel that differs most, ``(H, W)`` in steps; noise cancels out."""
+        """Difference in the most different channel, ``(H, W)`` in steps, with noise averaged out."""
         cv = self._cv
         smooth = cv.GaussianBlur(cv.subtract(one, other, dtype=cv.CV_32F), (5, 5), 0)
         return functools.reduce(np.maximum, cv.split(np.abs(smooth)))
@@ -137,7 +136,7 @@ def _square(offsets: _Plane) -> _Plane:
 
 
 def _places(offsets: _Plane) -> _Plane:
-    """Offsets x, y from each pixel, as coordinates."""
+    """The coordinates that offsets x, y from each pixel lead to."""
     height, width = offsets.shape[:2]
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
     return offsets + np.stack(np.broadcast_arrays(x, y[:, None]), axis=-1)
