@@ -1,7 +1,7 @@
-"""Descriptions of a bundled model for the places where people look for models.
+"""Descriptions of bundled models for the Hugging Face Hub and OpenModelDB.
 
-Every fact comes from the catalogue or from the table of variants. What neither says is a hole
-for whoever publishes the model to fill, never a guess.
+Every fact comes from the catalogue or from the table of variants. Anything that they do not
+contain is marked as not recorded, never guessed; whoever publishes the model fills it in.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from paragonsr2.variants import VARIANTS, Variant
 from paragonsr2.weights.catalogue import FOLDER, Entry
 
-#: Stands where the catalogue is silent.
+#: Written where the catalogue has no entry.
 HOLE = "not recorded"
 
-# Licences that Hugging Face knows by their lower-case SPDX name; others need a name of their own.
+# Licences that the Hub knows by their lower-case SPDX name; others need ``license_name``.
 _KNOWN_LICENCES = ("apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0",
                    "cc0-1.0", "gpl-3.0", "lgpl-3.0", "mit", "unlicense")  # fmt: skip
-# Name for the Hub, name for people, decimals.
+# Name on the Hub, name in the table, decimals.
 _METRICS = {"psnr_y": ("psnr", "PSNR-Y, dB", 2), "ssim_y": ("ssim", "SSIM-Y", 4)}
-# Platform and type of a file, as OpenModelDB calls them.
+# Platform and type of a file in OpenModelDB's terms.
 _RESOURCES = {
     "onnx": ("onnx", "onnx"),
     "onnx_fp16": ("onnx", "onnx"),
@@ -31,37 +31,36 @@ _RESOURCES = {
 
 @dataclass(frozen=True)
 class _Kind:
-    """What it means for a model to be trained for something."""
+    """What a kind of training means for the use of a model."""
 
     use: str
     limit: str
     tags: tuple[str, ...]
-    #: How the pictures it is measured on were made small.
+    #: How the low-resolution images of the measurement were made.
     measured_on: str
 
 
-_BICUBIC = "On pictures shrunk by MATLAB's antialiased bicubic and rounded to 8 bit"
-_UNKNOWN_INPUT = f"How the pictures were made small is {HOLE} here"
+_BICUBIC = "On images downscaled by MATLAB's antialiased bicubic and rounded to 8 bits"
+_UNKNOWN_INPUT = f"How the images were downscaled is {HOLE}"
 
 
 _KINDS = {
     "fidelity": _Kind(
-        use="Faithful enlargement of clean pictures: the result stays as near as it can to what "
-        "a larger photograph of the same would hold.",
-        limit="It removes neither noise nor blur nor compression; such faults are enlarged too.",
+        use="Faithful upscaling of clean images: the result stays as close as possible to a "
+        "photograph of the same scene at the higher resolution.",
+        limit="It does not remove noise, blur or compression artefacts; it upscales them too.",
         tags=("general-upscaler",),
         measured_on=_BICUBIC,
     ),
     "perceptual": _Kind(
-        use="Enlargement that is to look sharp and natural.",
-        limit="It fills in texture that is plausible, which need not be what was there.",
+        use="Upscaling that looks sharp and natural.",
+        limit="It adds plausible texture, which may differ from the real one.",
         tags=("general-upscaler",),
         measured_on=_BICUBIC,
     ),
     "compressed": _Kind(
-        use="Enlargement of compressed pictures and video, whose block edges and ringing it "
-        "removes on the way.",
-        limit="On clean pictures it takes away fine detail along with faults that are not there.",
+        use="Upscaling of compressed images and video; it removes block edges and ringing.",
+        limit="On clean images it removes fine detail.",
         tags=("general-upscaler", "compression-removal"),
         measured_on=_UNKNOWN_INPUT,
     ),
@@ -69,25 +68,25 @@ _KINDS = {
 
 
 def model_card(entry: Entry) -> str:
-    """The model card of a bundled model.
+    """Write the model card of a bundled model.
 
     Args:
         entry: a row of the catalogue.
 
     Returns:
-        Markdown with YAML front matter, as ``README.md`` of a repository on the Hugging Face Hub.
+        Markdown with YAML front matter, for the ``README.md`` of a repository on the Hub.
     Source: Mitchell et al., "Model Cards for Model Reporting", 2019; the Hub's documentation.
     """
     row = VARIANTS[entry.variant]
     kind = _KINDS.get(entry.kind)
     limits = [
-        kind.limit if kind else f"What it was trained for ({entry.kind}) is {HOLE} further.",
-        f"It enlarges by {entry.scale} and by nothing else.",
-        "Detail that the input does not hold cannot be recovered. The result is no evidence: do "
-        "not read faces, number plates or small print out of it.",
+        kind.limit if kind else f"The limits of this kind of training ({entry.kind}) are {HOLE}.",
+        f"It upscales by {entry.scale} only.",
+        "Detail that the input does not contain cannot be recovered. The result is not evidence: "
+        "do not use it to identify faces, number plates or small print.",
     ]
     if row.global_pool:
-        limits.append("It looks at the whole image, so an image done in tiles differs a little.")
+        limits.append("It averages over the whole image, so tiles give slightly different results.")
     sections = {
         f"{_title(entry)} ×{entry.scale}": _summary(entry, row),
         "Intended use": f"{kind.use if kind else entry.kind} Made for {row.purpose}.",
@@ -112,15 +111,15 @@ def model_card(entry: Entry) -> str:
 
 
 def openmodeldb(entry: Entry) -> dict[str, object]:
-    """The description of a bundled model in the form that OpenModelDB keeps of each model.
+    """Write the record of a bundled model for OpenModelDB.
 
     Args:
         entry: a row of the catalogue.
 
     Returns:
-        A table ready for JSON. ``author``, ``date``, the ``urls`` of the files and ``images``
-        are known only once the model is published, and are None or empty; so is all else that
-        the catalogue does not say.
+        A dictionary ready for JSON. ``author``, ``date``, ``images`` and the ``urls`` of the
+        files are known only after publication and are None or empty, like everything else that
+        the catalogue does not contain.
     Source: ``src/lib/schema.ts`` of OpenModelDB.
     """
     row = VARIANTS[entry.variant]
@@ -176,15 +175,15 @@ def _front_matter(entry: Entry) -> str:
     measured = _measured(entry)
     if measured:
         fields["metrics"] = [_METRICS[key][0] for key in measured]
-    # YAML takes JSON for its values, so no text can break out of its line.
+    # JSON values are valid YAML, and no text in them can break the line.
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items()]
     return "\n".join(["---", *lines, "---"])
 
 
 def _summary(entry: Entry, row: Variant) -> str:
     return (
-        f"Enlarges RGB pictures of any size by {entry.scale}. A fixed Magic Kernel carries the "
-        "structure, a network that works in low resolution adds the detail.\n\n"
+        f"Upscales RGB images of any size by {entry.scale}. A fixed Magic Kernel carries the "
+        "structure; a network working in low resolution adds the detail.\n\n"
         + _table(
             ["licence", "parameters, deployed", "thousand multiply-adds per input pixel", "body"],
             [
@@ -208,11 +207,11 @@ def _usage(entry: Entry) -> str:
             f"```\nparagonsr2 upscale photo.png --model {name} --scale {entry.scale}\n```\n\n"
             "```python\nimport paragonsr2\n\n"
             f'upscaler = paragonsr2.Upscaler("{name}", scale={entry.scale})\n'
-            "enlarged = upscaler(picture)  # (H, W, 3) uint8, uint16 or float32 in and out\n```"
+            "hr = upscaler(lr)  # (H, W, 3) uint8, uint16 or float32 in and out\n```"
         )
     if "safetensors" in entry.files:
         parts.append(
-            "In tools that load models through spandrel:\n\n"
+            "In tools that load models with spandrel:\n\n"
             "```python\nimport spandrel\nfrom paragonsr2.spandrel import install\n\n"
             "install()\nmodel = spandrel.ModelLoader().load_from_file("
             f'"{entry.files["safetensors"]["name"]}")\n```'
@@ -224,8 +223,8 @@ def _data(entry: Entry) -> str:
     names = entry.training.get("data")
     licence = entry.training.get("data_licence")
     return (
-        f"- Pictures: {', '.join(names) if names else HOLE}\n"
-        f"- Licences of the pictures: {licence or HOLE}"
+        f"- Images: {', '.join(names) if names else HOLE}\n"
+        f"- Licences of the images: {licence or HOLE}"
     )
 
 
@@ -237,7 +236,7 @@ def _dataset(entry: Entry) -> str | None:
 
 
 def _measured(entry: Entry) -> list[str]:
-    """The metrics that at least one set has a number of."""
+    """The metrics that at least one set has."""
     return [key for key in _METRICS if any(key in row for row in entry.quality.values())]
 
 
@@ -255,15 +254,15 @@ def _quality(entry: Entry) -> str:
     kind = _KINDS.get(entry.kind)
     return (
         f"{kind.measured_on if kind else _UNKNOWN_INPUT}; luma of ITU-R BT.601, "
-        f"{entry.scale} pixels shaved at each border, mean over each set. Such figures do not "
-        "say how a picture looks.\n\n"
+        f"{entry.scale} pixels shaved at each border, mean over each set. These figures do not "
+        "say how an image looks.\n\n"
         + _table(["set", *(_METRICS[key][1] for key in metrics)], rows)
     )
 
 
 def _cut(value: float, decimals: int) -> str:
-    """``value`` with so many decimals, never rounded up."""
-    # The small addend keeps a figure of so many decimals what it is.
+    """Format ``value`` with ``decimals``, rounded down."""
+    # The small addend keeps values that are stored a little below their decimal form.
     return f"{math.floor(value * 10**decimals + 1e-6) / 10**decimals:.{decimals}f}"
 
 
@@ -272,7 +271,7 @@ def _plain(value: object) -> str:
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; a hole where there are no rows."""
+    """Format a Markdown table; says "not recorded" if there are no rows."""
     if not rows:
         return f"{HOLE.capitalize()}."
     lines = [head, ["---"] * len(head), *rows]
@@ -281,6 +280,6 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _bytes(name: str) -> int | None:
-    """Size of a bundled file; None where it is not here."""
+    """Size of a bundled file; None if it is not there."""
     path = FOLDER / name
     return path.stat().st_size if path.is_file() else None

@@ -1,7 +1,7 @@
-"""Other people's small networks at x2, written from their published descriptions.
+"""Other people's small networks at x2, implemented from their published descriptions.
 
-Only those that spandrel cannot build. Their weights stay random, which costs the same time as
-trained ones. Each is checked against the published number of parameters before it is timed.
+Only networks that spandrel cannot build are here. Their weights are random, which takes the same
+time as trained ones. Before a network is timed, its size is checked against the published one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Other people's networks beside ours: read their numbers, build them, export them to ONNX."""
+"""Other people's networks: their published figures, how to build them, how to export them."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from paragonsr2.errors import ExportError, MissingExtraError, UsageError
 from paragonsr2.network.layers import CollapsibleConv
 
 SCALE = 2
-#: A network is taken for that of its row if its size is as near as this ...
+#: A built network must have the published number of parameters, up to this relative error ...
 TOLERANCE = 0.03
-# ... or rounds to it: rows of small networks hold two digits.
+# ... or up to rounding: the figures of small networks have two digits.
 _ROUNDING_KPARAMS = 0.5
 
 
 @dataclass(frozen=True)
 class PeerRow:
-    """What is known of somebody's network at x2.
+    """Published figures of a network at x2.
 
     Attributes:
         name: as its authors write it.
-        kparams: parameters, thousands.
-        gmacs: multiply-adds, 10^9, for a 640x360 input; None if not known.
-        set5: PSNR-Y on Set5, decibel; None if not known.
-        set14: likewise, on Set14.
-        source: where the numbers come from.
+        kparams: thousand parameters.
+        gmacs: 10^9 multiply-adds for a 640x360 input; None if unknown.
+        set5: PSNR-Y on Set5 in dB; None if unknown.
+        set14: PSNR-Y on Set14 in dB; None if unknown.
+        source: where the figures come from.
     """
 
     name: str
@@ -51,7 +51,10 @@ class PeerRow:
     source: str
 
     def least_gmacs(self, height: int, width: int) -> float:
-        """Multiply-adds, 10^9, that a call takes at least: each parameter works on each pixel."""
+        """Lower bound of the multiply-adds of a call, in 10^9.
+
+        Without a published figure: each parameter is used once per pixel.
+        """
         at_360p = self.kparams * 640 * 360 / 1e6 if self.gmacs is None else self.gmacs
         return at_360p * height * width / (640 * 360)
 
@@ -61,10 +64,10 @@ class Recipe:
     """How to build a network.
 
     Attributes:
-        module: that holds the class.
-        name: of the class.
-        options: of its constructor.
-        channels: 3, or 1 for those that enlarge luma only.
+        module: the module that defines the class.
+        name: name of the class.
+        options: arguments of its constructor.
+        channels: 3, or 1 for networks that upscale luma only.
     """
 
     module: str
@@ -84,7 +87,7 @@ def _by_hand(name: str, channels: int = 3) -> Recipe:
 _DIRECT = "pixelshuffledirect"
 _RGB = {"num_in_ch": 3, "num_out_ch": 3}
 
-#: How each network of the table is built at x2, by the name of its row.
+#: How to build each network at x2, by the name of its row in the table.
 RECIPES: Mapping[str, Recipe] = {
     "ESPCN": _by_hand("ESPCN", channels=1),
     "FSRCNN": _by_hand("FSRCNN", channels=1),
@@ -142,14 +145,14 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def read_peers(path: Path) -> list[PeerRow]:
-    """The networks of a table; classical resizes, which have no parameters, are left out.
+    """Read a table of networks; skips classical resizing, which has no parameters.
 
     Args:
-        path: a JSON list of objects with at least ``name`` and ``kparams_x2``; ``source``,
-            ``gmacs_x2_720p_out``, ``psnr_y_x2_Set5`` and ``psnr_y_x2_Set14`` where known.
+        path: a JSON list of objects with ``name`` and ``kparams_x2``, and optionally
+            ``source``, ``gmacs_x2_720p_out``, ``psnr_y_x2_Set5`` and ``psnr_y_x2_Set14``.
 
     Raises:
-        UsageError: the file cannot be read or is no such list.
+        UsageError: the file cannot be read, or is not such a list.
     """
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
@@ -169,30 +172,30 @@ def read_peers(path: Path) -> list[PeerRow]:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
-            f"{path} is no table of networks ({error!r}); it must be a JSON list of objects with "
-            "name and kparams_x2"
+            f"{path} is not a table of networks ({error!r}); it must be a JSON list of objects "
+            "with name and kparams_x2"
         ) from error
 
 
 def size_matches(counts: tuple[float, ...], kparams: float) -> bool:
-    """Whether one of ``counts`` (thousands) is the ``kparams`` of a row, which is rounded."""
+    """Whether one of ``counts`` agrees with the rounded ``kparams`` of a row; all in thousands."""
     limit = max(TOLERANCE * kparams, _ROUNDING_KPARAMS)
     return any(abs(count - kparams) <= limit for count in counts)
 
 
 def build_peer(row: PeerRow) -> nn.Module:
-    """The network of ``row`` in its deployed form, random weights, evaluation mode.
+    """Build the deployed form of a network with random weights, in evaluation mode.
 
     Raises:
         MissingExtraError: spandrel is needed and not installed.
-        ExportError: nothing here builds it, or what it builds is not of the row's size.
+        ExportError: there is no recipe, or the result does not have the published size.
     """
     recipe = RECIPES.get(row.name)
     if recipe is None:
-        raise ExportError("spandrel has no such architecture, and none is written here")
+        raise ExportError("neither spandrel nor benchmark/ has this architecture")
     torch.manual_seed(0)
     try:
-        # Some of its networks warn of calls that PyTorch is about to drop.
+        # Some networks of spandrel call functions that PyTorch has deprecated.
         with torchvision_names(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             maker = getattr(importlib.import_module(recipe.module), recipe.name)
@@ -201,18 +204,18 @@ def build_peer(row: PeerRow) -> nn.Module:
         raise MissingExtraError(f"building {row.name}", "spandrel") from error
     parameters = list(network.parameters())
     everything = sum(p.numel() for p in parameters) / 1e3
-    # Some authors count weights alone: without biases and slopes, which are vectors.
+    # Some authors count only weights, without biases and slopes, which are vectors.
     weights = sum(p.numel() for p in parameters if p.ndim > 1) / 1e3
     if not size_matches((everything, weights), row.kparams):
         raise ExportError(
-            f"size does not match: built {everything:.0f} K parameters, "
+            f"the size does not match: built {everything:.0f} K parameters, "
             f"published {row.kparams:.0f} K"
         )
     return network
 
 
 def _without_training_branches(network: nn.Module) -> nn.Module:
-    """SPAN folds its branches on every call; once is enough, as any deployment does it."""
+    """Fold the branches of SPAN once, as a deployment would; its own code does so in every call."""
     for name, module in list(network.named_modules()):
         folded = getattr(module, "eval_conv", None)
         if folded is not None:
@@ -224,7 +227,7 @@ def _without_training_branches(network: nn.Module) -> nn.Module:
 
 
 class Uncollapsed(nn.Module):
-    """A collapsible convolution as the three convolutions and the identity that it stands for."""
+    """A collapsible convolution, run as its three convolutions and the identity."""
 
     def __init__(self, trained: CollapsibleConv) -> None:
         super().__init__()
@@ -241,16 +244,16 @@ class Uncollapsed(nn.Module):
             cast(Tensor, self.project.bias).copy_(trained.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, C, H, W)`` as the collapsible convolution does."""
+        """Compute the same as the collapsible convolution, on ``(B, C, H, W)``."""
         out = self.project(self.mix(self.expand(x)))
         return x + out if self.identity else out
 
 
 def uncollapsed(network: nn.Module) -> nn.Module:
-    """``network`` itself, with every collapsible convolution run branch by branch.
+    """Replace every collapsible convolution of ``network``, in place, by its branches.
 
-    What deployment would cost if nothing were folded: a trained network folds its kernels in
-    its own forward, so that exporting it as it is would show nothing.
+    This shows what deployment would cost without folding. Exporting the trained network as it is
+    would not: its forward pass folds the kernels already.
     """
     for name, module in list(network.named_modules()):
         if isinstance(module, CollapsibleConv):
@@ -260,19 +263,19 @@ def uncollapsed(network: nn.Module) -> nn.Module:
 
 
 def to_onnx(network: nn.Module, height: int, width: int, channels: int = 3) -> bytes:
-    """Export at a fixed input size, with the scale in the metadata.
+    """Export to ONNX at a fixed input size, with the scale in the metadata.
 
     Args:
-        network: in evaluation mode; enlarges ``(1, channels, height, width)`` by 2.
-        height: of the input.
-        width: of the input.
+        network: in evaluation mode; upscales ``(1, channels, height, width)`` by 2.
+        height: of the input, in pixels.
+        width: of the input, in pixels.
         channels: of the input.
 
     Raises:
         ExportError: PyTorch cannot export it, or the graph is too large for one file.
     """
     disabled = logging.root.manager.disable
-    # What cannot be exported is told in one line; PyTorch would print the whole graph.
+    # The error is reported in one line; PyTorch would print the whole graph.
     logging.disable(logging.CRITICAL)
     try:
         chatter = io.StringIO()
@@ -300,5 +303,5 @@ def to_onnx(network: nn.Module, height: int, width: int, channels: int = 3) -> b
 
 
 def least_seconds(row: PeerRow, height: int, width: int, peak: float) -> float:
-    """What a call takes if every multiply-add runs at the machine's ``peak``, FLOP/s."""
+    """Duration of a call whose multiply-adds all run at ``peak`` floating-point operations/s."""
     return 2e9 * row.least_gmacs(height, width) / peak if peak else math.inf

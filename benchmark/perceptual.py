@@ -1,4 +1,4 @@
-"""How far a picture is from the original in ways that PSNR does not see; nothing is downloaded."""
+"""Distances between an image and its original that PSNR does not see; needs no downloads."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ from numpy.typing import NDArray
 from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.measure.quality import luma
 
-# Of a difference of neighbours in luma, 0..255; what is above the last edge counts there.
+# Bins of gradient magnitudes in luma, 0..255; larger magnitudes fall into the last bin.
 _EDGES = np.concatenate([[0.0], np.geomspace(0.5, 256.0, 40)])
 
 
 def log_spectral_distance(sr: Pixels8, hr: Pixels8) -> float:
-    """RMS difference of the log-magnitude spectra of luma, in dB, over rings of frequency.
+    """RMS difference of the log-magnitude spectra of luma, averaged over rings of frequency.
 
-    Rings, because the phase and the exact place of texture are not what is asked: only how
-    much detail there is at each fineness.
+    Rings ignore phase and position: the measure asks how much detail there is at each
+    frequency, not where.
 
     Args:
-        sr: ``(H, W, 3)`` uint8.
-        hr: the original, the same shape.
+        sr: upscaled image, ``(H, W, 3)`` uint8.
+        hr: original, the same shape.
+
+    Returns:
+        Decibels; 0 for equal images.
     """
     difference = _rings(sr) - _rings(hr)
     return float(np.sqrt(np.mean(difference**2)))
 
 
 def _rings(pixels: Pixels8) -> NDArray[np.float64]:
-    """Mean power in dB at 64 radii from 0 to the Nyquist frequency."""
+    """Mean power in dB in 64 rings from 0 to the Nyquist frequency."""
     y = luma(pixels)
-    # Without a window, the jump from one border to the opposite one looks like detail.
+    # Without a window, the jump between opposite borders would count as detail.
     window = np.outer(np.hanning(y.shape[0]), np.hanning(y.shape[1]))
     power = np.abs(np.fft.fft2((y - y.mean()) * window)) ** 2 / window.sum()
     radius = np.hypot(np.fft.fftfreq(y.shape[0])[:, None], np.fft.fftfreq(y.shape[1])[None, :])
@@ -40,13 +43,16 @@ def _rings(pixels: Pixels8) -> NDArray[np.float64]:
 
 
 def gradient_distance(sr: Pixels8, hr: Pixels8) -> float:
-    """Distance of the histograms of luma gradient magnitudes: 0 for equal ones, 1 at most.
+    """Distance between the histograms of luma gradient magnitudes.
 
-    Half the sum of absolute differences of shares in bins that widen by a constant factor.
+    It is half the sum of absolute differences; bins widen by a constant factor.
 
     Args:
-        sr: ``(H, W, 3)`` uint8.
-        hr: the original, the same shape.
+        sr: upscaled image, ``(H, W, 3)`` uint8.
+        hr: original, the same shape.
+
+    Returns:
+        0 for equal histograms, at most 1.
     """
     return float(0.5 * np.abs(_shares(sr) - _shares(hr)).sum())
 

@@ -1,7 +1,7 @@
-"""A stand-in for torchvision, so that spandrel can be imported without it.
+"""A stand-in for torchvision, which lets spandrel be imported without it.
 
-spandrel imports a few names from torchvision for networks that neither the family nor its peers
-are. torchvision's wheel does not load beside the CPU build of PyTorch.
+spandrel imports a few names from torchvision for networks that are not used here. torchvision's
+wheel does not load beside the CPU build of PyTorch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import ModuleType
 
 
 def stand_in() -> dict[str, ModuleType]:
-    """Modules by name, with the names that spandrel looks for and nothing behind them."""
+    """The modules and names that spandrel imports, without any implementation."""
     names = ("torchvision", "torchvision.transforms", "torchvision.transforms.functional")
     modules = {name: ModuleType(name) for name in names}
     vars(modules[names[-1]]).update(InterpolationMode=object, rotate=None, normalize=None)
@@ -22,9 +22,9 @@ def stand_in() -> dict[str, ModuleType]:
 
 @contextmanager
 def torchvision_names() -> Generator[None]:
-    """While spandrel is imported, let it find torchvision: the real one if it loads.
+    """Provide torchvision while spandrel is imported: the real one if it loads.
 
-    Afterwards the stand-in is gone: nothing else is to take it for the library.
+    The stand-in is removed afterwards, so that no other code takes it for the library.
     """
     try:
         import torchvision  # noqa: F401  # pyright: ignore

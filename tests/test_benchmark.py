@@ -224,7 +224,7 @@ def test_networks_written_here_have_the_published_size(name):
 def test_other_sizes_are_refused():
     with pytest.raises(ExportError, match="size does not match"):
         peers.build_peer(row("ESPCN", 30))
-    with pytest.raises(ExportError, match="no such architecture"):
+    with pytest.raises(ExportError, match="has this architecture"):
         peers.build_peer(row("Unheard-of", 30))
     assert peers.size_matches((12.8, 12.46), 12)
     assert not peers.size_matches((103.1,), 100)
@@ -273,7 +273,7 @@ def test_tables_of_peers_are_checked(tmp_path):
     assert (only.name, only.set14) == ("A", None)
     for content in ("{", '[{"name": "A"}]', "[3]", "7"):
         path.write_text(content)
-        with pytest.raises(UsageError, match="no table of networks"):
+        with pytest.raises(UsageError, match="not a table of networks"):
             peers.read_peers(path)
     with pytest.raises(UsageError, match="cannot read"):
         peers.read_peers(tmp_path / "none.json")
@@ -301,7 +301,7 @@ def test_beside_a_spandrel_network(spandrel):
     assert [p["name"] for p in result["peers"]] == ["Compact", "ESPCN"]
     reasons = {one["name"]: one["reason"] for one in result["not_timed"]}
     assert "size does not match" in reasons["SAFMN"]
-    assert "no such architecture" in reasons["PFT"]
+    assert "has this architecture" in reasons["PFT"]
     assert "limit" in reasons["HAT"]
     (mine,) = result["ours"]
     assert mine["not_collapsed"]["calls"] == 2

@@ -1,7 +1,8 @@
-"""Write the descriptions of every bundled model to ``docs/models``, from the catalogue.
+"""Write the descriptions of all bundled models to ``docs/models``.
 
-For each there is a model card (``.md``, for the Hugging Face Hub) and a record for OpenModelDB
-(``.json``). ``tools/release.py`` calls this; a test says when they are not current.
+Each model gets a model card (``.md``, for the Hugging Face Hub) and a record for OpenModelDB
+(``.json``), both from the catalogue. ``tools/release.py`` calls this; a test fails while they are
+out of date.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ FOLDER = ROOT / "docs" / "models"
 
 
 def texts(entry: Entry) -> dict[str, str]:
-    """File names and contents that describe one bundled model."""
+    """The file names and contents that describe one bundled model."""
     record = json.dumps(openmodeldb(entry), indent=1, ensure_ascii=False) + "\n"
     return {f"{entry.name}.md": model_card(entry), f"{entry.name}.json": record}
 
 
 def write_cards() -> None:
-    """Write all of them, and remove those of models that are not bundled any more."""
+    """Write all descriptions, and remove those of models that are no longer bundled."""
     wanted = {name: text for entry in entries() for name, text in texts(entry).items()}
     for name, text in wanted.items():
         write_atomic(FOLDER / name, text.encode())

@@ -1,6 +1,6 @@
-"""A place in spandrel, the loader that chaiNNer and other tools open models with.
+"""Support for spandrel, the library with which chaiNNer and other tools load models.
 
-::
+After :func:`install`, spandrel recognises the checkpoints of this family::
 
     import spandrel
     from paragonsr2.spandrel import install
@@ -33,31 +33,31 @@ except ModuleNotFoundError as error:
 
 ARCHITECTURE = "ParagonSR2"
 
-# spandrel hands over tensors without the file's name.
+# spandrel passes tensors without the name of their file; messages need one.
 _FILE = Path("FILE")
 
 
 class ParagonSR2Arch(Architecture[ParagonSR2]):
-    """How spandrel recognises, builds and describes the networks of this family."""
+    """Recognises, builds and describes the networks of this family for spandrel."""
 
     def __init__(self) -> None:
         super().__init__(id=ARCHITECTURE, detect=_is_paragonsr2)
 
     def load(self, state_dict: StateDict) -> ImageModelDescriptor[ParagonSR2]:
-        """Build the network of a state, in trained or deployed form, as the state is.
+        """Build the network of a state dict, in trained or deployed form.
 
         Args:
-            state_dict: bare tensors by name; ``upsampler_alpha`` is 0 where it lacks.
+            state_dict: tensors by name. Without ``upsampler_alpha`` it is taken as 0.
 
         Returns:
-            The network, which takes RGB ``(B, 3, H, W)`` in 0..1, any H and W from 1.
+            The described network; it takes RGB ``(B, 3, H, W)`` in 0..1, any H and W from 1.
 
         Raises:
-            WeightsError: a tensor is missing, left over, of another shape or not finite.
+            WeightsError: a tensor is missing, unexpected, of the wrong shape or not finite.
         """
         about = describe_state(state_dict)
         network = load_network(state_dict, about, _FILE).eval()
-        # Where the whole image matters, a tile is not what the image would be.
+        # A network that pools over the whole image gives other results for tiles.
         tiling = ModelTiling.SUPPORTED if network.reach is not None else ModelTiling.DISCOURAGED
         return ImageModelDescriptor(
             network,
@@ -76,7 +76,7 @@ class ParagonSR2Arch(Architecture[ParagonSR2]):
 
 
 def install() -> None:
-    """Let every ``spandrel.ModelLoader`` open ParagonSR2 files; calling it again is harmless."""
+    """Register this family with spandrel; calling it again has no effect."""
     MAIN_REGISTRY.add(ArchSupport.from_architecture(ParagonSR2Arch()), ignore_duplicates=True)
 
 
