@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test lint types unit benchmark clean
+.PHONY: demo test lint types unit benchmark dist clean
 
 # The core alone, without PyTorch, in an environment of its own.
 .venv-demo/ready: pyproject.toml constraints.txt
@@ -36,6 +36,11 @@ unit: $(BIN)/ready
 
 benchmark: $(BIN)/ready
 	$(BIN)/python benchmark/realtime_speed.py
+
+# Source archive and wheel in dist/: the same bytes for the same commit, wherever they are built.
+dist: $(BIN)/ready
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m hatchling build -d dist
 
 clean:
 	rm -rf .venv .venv-demo build dist .pytest_cache .ruff_cache .hypothesis
