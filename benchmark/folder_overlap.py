@@ -1,8 +1,8 @@
-"""What reading and writing cost a folder of photos: the whole job against its network alone.
+"""Measure what reading and writing add to the time of the network, for a folder of photos.
 
-Writes ``results/speed/folder_overlap.json``. The photos are cut from the training pictures. All
-of a round is measured in turn, so that good and bad moments of the machine are shared, and the
-median of the rounds is reported.
+Writes ``results/speed/folder_overlap.json``. The photos are crops of the training images. Every
+round measures all parts in turn, so that they see the same load of the machine; the median over
+the rounds is reported.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 def cut_photos(sources: Path, folder: Path, number: int, suffix: str) -> list[Path]:
-    """Write ``number`` crops from the middle of the pictures in ``sources``."""
+    """Write ``number`` crops from the centres of the images in ``sources``."""
     made: list[Path] = []
     for source in sorted(path for path in sources.rglob("*") if path.suffix in READABLE):
         pixels = read_picture(source).pixels
@@ -48,22 +48,22 @@ def cut_photos(sources: Path, folder: Path, number: int, suffix: str) -> list[Pa
         write_picture(made[-1], Picture(pixels[top : top + HEIGHT, left : left + WIDTH]))
         if len(made) == number:
             return made
-    raise SystemExit(f"{sources} has only {len(made)} pictures of {WIDTH}x{HEIGHT} or more")
+    raise SystemExit(f"{sources} has only {len(made)} images of at least {WIDTH}x{HEIGHT} pixels")
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds that passed, and seconds of all processors, which other programs do not add to."""
+    """Seconds of wall time, and of processor time, which excludes other programs."""
 
     wall: float
     processor: float
 
 
 def measure(photos: list[Path], folder: Path, upscaler: Upscaler) -> dict[str, Spent]:
-    """One round: reading, network, writing and the whole job.
+    """Measure one round: reading, network, writing and the whole job.
 
-    The network alone is measured as the engine does it best by itself, each photo on all cores,
-    and as the job does it, a photo on each core.
+    The network is measured twice: with all cores on each photo, and as in the job, with one photo
+    per core.
     """
     spent: dict[str, Spent] = {}
 
@@ -93,7 +93,7 @@ def measure(photos: list[Path], folder: Path, upscaler: Upscaler) -> dict[str, S
 def main() -> None:
     """Measure and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sources", type=Path, help="a folder of photos")
+    parser.add_argument("sources", type=Path, help="folder of photos")
     parser.add_argument("--photos", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--result", type=Path, default=RESULT)

@@ -1,9 +1,8 @@
-"""What data loading costs the trainer, and how many crops it can feed.
+"""Measure the data loader: crops per second, and its effect on training speed.
 
-Writes ``results/speed/training_loader.json``: crops that the loader makes in a second of one
-thread's processor time, for each way to keep pictures and to degrade them; and steps per second
-of a training run with fresh batches and with one batch used again. Of the latter two, chunks of
-steps alternate, so that both share good and bad moments of the machine.
+Writes ``results/speed/training_loader.json``: crops per second of one thread's processor time, for
+each kind of storage and degradation; and training steps per second with new batches and with one
+reused batch. The latter two alternate in chunks, so that both see the same load of the machine.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from paragonsr2.training.prefetch import prefetch
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "results" / "speed" / "training_loader.json"
-#: What is measured: settings of each row.
+#: Overrides of the configuration for each row of the result.
 LOADERS = {
     "bicubic, decoded in memory": ["data.storage=memory"],
     "bicubic, decoded and memory-mapped": ["data.storage=mapped"],
@@ -43,13 +42,13 @@ LOADERS = {
 
 
 def samples_per_second(config: TrainConfig, seconds: float) -> float:
-    """Crops that the loader makes in a second of processor time, which others cannot take."""
+    """Crops per second of processor time, which excludes other programs."""
     sampler, _ = prepare(config, lambda _: None)
     rows, made = range(config.data.batch), 0
     with closing(
         prefetch(lambda step: sampler.batch(step, rows), 0, config.data.workers)
     ) as batches:
-        for _ in range(2 * config.data.workers + 1):  # what was made ahead is not counted
+        for _ in range(2 * config.data.workers + 1):  # batches made in advance do not count
             next(batches)
         started = time.process_time()
         while time.process_time() - started < seconds:
@@ -58,7 +57,7 @@ def samples_per_second(config: TrainConfig, seconds: float) -> float:
 
 
 def steps_per_second(trainer: Trainer, batches: Iterator[tuple[Tensor, Tensor]], n: int) -> float:
-    """Speed over ``n`` steps."""
+    """Training steps per second over ``n`` steps."""
     started = time.perf_counter()
     for _ in range(n):
         trainer.train_step(*next(batches))
@@ -66,7 +65,7 @@ def steps_per_second(trainer: Trainer, batches: Iterator[tuple[Tensor, Tensor]],
 
 
 def training(config: TrainConfig, chunks: int, steps: int) -> tuple[float, float]:
-    """Steps per second with fresh batches, and with one batch used again."""
+    """Steps per second with new batches, and with one reused batch."""
     trainer = Trainer(config)
     sampler, _ = trainer.prepare_data()
     with closing(trainer.batches(sampler)) as loading:
@@ -85,10 +84,10 @@ def main() -> None:
     """Measure and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path, nargs="?", default=None)
-    parser.add_argument("--images", type=int, default=40, help="of the training folders")
-    parser.add_argument("--seconds", type=float, default=5.0, help="per loader")
+    parser.add_argument("--images", type=int, default=40, help="training images to use")
+    parser.add_argument("--seconds", type=float, default=5.0, help="processor seconds per loader")
     parser.add_argument("--chunks", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=40, help="per chunk")
+    parser.add_argument("--steps", type=int, default=40, help="steps per chunk")
     options = parser.parse_args()
     path = options.config or ROOT / "configs" / "realtime_x2_fidelity.toml"
     with tempfile.TemporaryDirectory() as name:

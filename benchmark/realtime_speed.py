@@ -1,7 +1,7 @@
-"""Realtime x2 beside a Compact-class network (64 channels, 16 convolutions), same run.
+"""Time Realtime x2 beside a Compact-class network (64 channels, 16 convolutions) in one run.
 
 Writes ``results/speed/realtime_x2_vs_compact.json``: both medians and their ratio, in ONNX
-Runtime on the CPU, on a 1280x720 input.
+Runtime on the CPU, for a 1280x720 input.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RESULT = ROOT / "results" / "speed" / "realtime_x2_vs_compact.json"
 
 
 class CompactClass(nn.Module):
-    """The shape of realesr-animevideov3 at x2; random weights run as fast as trained ones."""
+    """The architecture of realesr-animevideov3 at x2; random weights take the same time."""
 
     def __init__(self, channels: int = 64, convolutions: int = 16) -> None:
         super().__init__()
@@ -34,12 +34,12 @@ class CompactClass(nn.Module):
         self.body = nn.Sequential(*layers, nn.Conv2d(channels, 12, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge ``(1, 3, H, W)`` twice."""
+        """Upscale ``(1, 3, H, W)`` by 2."""
         return F.pixel_shuffle(self.body(x), 2) + F.interpolate(x, scale_factor=2.0)
 
 
 def to_onnx(network: nn.Module) -> bytes:
-    """Export with a dynamic size, as ours is."""
+    """Export with dynamic height and width, like our models."""
     program = torch.onnx.export(
         network.eval(),
         (torch.rand(1, 3, 40, 56),),
@@ -48,7 +48,7 @@ def to_onnx(network: nn.Module) -> bytes:
         verbose=False,
     )
     if program is None:
-        raise SystemExit("PyTorch exported nothing")
+        raise SystemExit("PyTorch returned no program")
     return program.model_proto.SerializeToString()
 
 
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1280)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--calls", type=int, default=9)
-    parser.add_argument("--model", type=Path, help="another Realtime ONNX file to time")
+    parser.add_argument("--model", type=Path, help="Realtime ONNX file; default: the bundled one")
     parser.add_argument("--result", type=Path, default=RESULT)
     options = parser.parse_args()
 

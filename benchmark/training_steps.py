@@ -1,13 +1,12 @@
-"""Seconds that one training step takes here, for the configurations that a CPU may train.
+"""Time one training step for the configurations that can be trained on a CPU.
 
     python benchmark/training_steps.py [--before COMMIT]
 
 Writes ``results/speed/training_steps.json``: the median processor time of a few steps after a
-warm-up, on random pictures and one thread, in float32 and, where the CPU has instructions for
-it, in bfloat16; and the share that its multiply-adds have of what the machine does in a large
-float32 matrix product. Processor time does not count what other programs take. With ``--before``
-an older commit is measured in turn with this one, each in processes of its own. Loading is
-measured by ``benchmark/loader.py``.
+warm-up, on random images and one thread, in float32 and, if the CPU has instructions for it, in
+bfloat16; and the speed of its multiply-adds as a share of a large float32 matrix product.
+Processor time excludes other programs. With ``--before``, an older commit is measured in
+alternation, each tree in its own processes. ``benchmark/loader.py`` measures the data loader.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from paragonsr2.training.loop import Trainer
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "results" / "speed" / "training_steps.json"
-#: Configuration, and the steps that are timed in each process.
+#: Number of timed steps per process, by configuration.
 RUNS = {
     "realtime_x2_lines": 16,
     "realtime_x4_lines": 12,
@@ -42,14 +41,14 @@ RUNS = {
     "photo_x2_fidelity": 6,
     "realtime_x2_perceptual": 3,
 }
-#: Processes for each of the two trees, in turn.
+#: Processes per tree; the trees alternate.
 TURNS = 3
 
 
 def timed_trainer(root: Path, name: str, precision: str) -> Trainer:
-    """A trainer of that configuration, late enough in its run for every term to count."""
+    """A trainer near the end of its run, where every loss term is active."""
     with tempfile.TemporaryDirectory() as folder:
-        # What it starts from does not matter for its speed, and may not exist yet.
+        # The pretrained weights do not affect the speed and may not exist yet.
         text = (root / "configs" / f"{name}.toml").read_text(encoding="utf-8")
         path = Path(folder) / "config.toml"
         kept = [line for line in text.splitlines() if not line.startswith("pretrain")]
@@ -62,7 +61,7 @@ def timed_trainer(root: Path, name: str, precision: str) -> Trainer:
 
 
 def seconds_per_step(trainer: Trainer, count: int) -> float:
-    """Median over ``count`` steps after two others."""
+    """Median over ``count`` steps, after two for warm-up."""
     data, scale = trainer.config.data, trainer.config.network.scale
     lr = torch.rand(data.batch, 3, data.patch, data.patch)
     hr = torch.rand(data.batch, 3, data.patch * scale, data.patch * scale)
@@ -75,7 +74,7 @@ def seconds_per_step(trainer: Trainer, count: int) -> float:
 
 
 def in_a_process(root: Path, name: str, precision: str) -> float:
-    """The same, by the code below ``root``."""
+    """Run :func:`seconds_per_step` in a process of its own, with the code in ``root``."""
     command = [sys.executable, __file__, "--child", str(root), name, precision]
     environment = {**os.environ, "PYTHONPATH": str(root / "src")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -83,14 +82,14 @@ def in_a_process(root: Path, name: str, precision: str) -> float:
 
 
 def _bfloat16() -> bool:
-    # The older tree, in whose processes this file runs as well, may not have it.
+    # Imported here because this file also runs on older trees, which may not have it.
     from paragonsr2.training.machine import multiplies_bfloat16
 
     return multiplies_bfloat16()
 
 
 def measure(name: str, before: Path | None) -> dict[str, object]:
-    """One row of the result: this tree and the other in turn."""
+    """Measure one row of the result, alternating between this tree and the older one."""
     config = load_config(ROOT / "configs" / f"{name}.toml")
     trees = {"seconds_per_step": ROOT, **({"seconds_before": before} if before else {})}
     row: dict[str, object] = {"configuration": name, "batch": 8, "patch": 48}

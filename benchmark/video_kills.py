@@ -1,8 +1,8 @@
-"""Kill a video job over and over at random moments; what is left, and how does it end?
+"""Kill a video job at random moments and check what it leaves and how it resumes.
 
-Writes ``results/robustness/kill_videos.json``. A run is killed with SIGKILL after a random time
-and started again until it ends; then the result must be the same to the byte as that of a run that
-nobody disturbed, and a new one begins, until there have been enough kills.
+Writes ``results/robustness/kill_videos.json``. A job is killed with SIGKILL after a random time and
+restarted until it ends. Its result must equal that of an undisturbed job, byte for byte. Then
+the next job starts, until the requested number of kills is reached.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from clips import irregular, make_clip  # noqa: E402
 RESULT = ROOT / "results" / "robustness" / "kill_videos.json"
 SEGMENT = 24
 
-# Says how many frames are done after each one.
+# Prints the number of finished frames after each frame.
 JOB = f"""
 import sys
 from pathlib import Path
@@ -43,14 +43,14 @@ print(result.resumed, flush=True)
 
 
 def start(source: Path, target: Path) -> subprocess.Popen[str]:
-    """Begin a job in a process of its own."""
+    """Start a job in its own process."""
     return subprocess.Popen(
         [sys.executable, "-c", JOB, str(source), str(target)], stdout=subprocess.PIPE, text=True
     )
 
 
 def main() -> None:
-    """Kill, compare and write the result file."""
+    """Run the kills and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
@@ -71,7 +71,7 @@ def main() -> None:
         wanted = whole.read_bytes()
         while count["kills"] < options.kills:
             job = start(source, target)
-            # At times in the first moments, when the work folder is taken up or removed.
+            # The shorter range hits the start more often, when the work folder is read.
             timer = threading.Timer(rng.uniform(0, usual * rng.choice((0.5, 1.0))), job.kill)
             timer.start()
             said = job.communicate()[0].split()
@@ -84,7 +84,7 @@ def main() -> None:
             count["kills"] += 1
             segments = len(list(work_folder(target).glob("[0-9]*.npz")))
             if target.exists():
-                # Killed between the result's taking its place and the end of the process.
+                # The job was killed after the result was in place.
                 count["partial_files"] += target.read_bytes() != wanted
                 target.unlink()
                 continue
@@ -106,9 +106,9 @@ def main() -> None:
     print(json.dumps(result, indent=1))
     write_result(options.result, result)
     if count["identical"] != count["runs_to_the_end"] or count["partial_files"]:
-        raise SystemExit("a killed job did not end as an undisturbed one")
+        raise SystemExit("the result of a killed job differs from that of an undisturbed one")
     if most_lost > SEGMENT:
-        raise SystemExit(f"{most_lost} frames were done twice, more than a segment")
+        raise SystemExit(f"{most_lost} frames, more than a segment, were computed twice")
 
 
 if __name__ == "__main__":

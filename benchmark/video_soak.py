@@ -1,14 +1,13 @@
-"""Ten minutes of video through the command: is anything lost, and does memory stay flat?
+"""Upscale ten minutes of video; check that nothing is lost and that memory stays flat.
 
-Writes ``results/speed/video_soak.json``. The clip has small frames, a frame rate that is never
-the same twice, two sound tracks and subtitles; it is made from ``bikes.mp4`` over and over.
+Writes ``results/speed/video_soak.json``. The clip repeats ``bikes.mp4`` in small frames, with an
+irregular frame rate, two audio tracks and subtitles.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 
 from paragonsr2.measure.machine import write_result
 
@@ -28,7 +28,7 @@ CLIP = ROOT.parent / "shared" / "data" / "video" / "bikes.mp4"
 
 
 def small_pictures(width: int, height: int) -> list[np.ndarray]:
-    """The frames of the clip, shrunk."""
+    """The frames of the clip, downscaled."""
     with av.open(str(CLIP)) as clip:
         return [
             frame.reformat(width, height, format="rgb48le").to_ndarray()
@@ -37,7 +37,7 @@ def small_pictures(width: int, height: int) -> list[np.ndarray]:
 
 
 def times(path: Path) -> dict[int, list[float]]:
-    """When each packet of each stream is shown or heard, in seconds, by stream."""
+    """Presentation times of all packets in seconds, sorted, by stream."""
     found: dict[int, list[float]] = {}
     with av.open(str(path)) as clip:
         for packet in clip.demux():
@@ -48,29 +48,27 @@ def times(path: Path) -> dict[int, list[float]]:
     return {index: sorted(stamps) for index, stamps in found.items()}
 
 
-def resident(pid: int) -> int:
-    """Bytes of a process that lie in memory."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
 def watch(command: list[str], frames: int) -> tuple[list[tuple[float, int]], int]:
-    """Run the command; frames done and bytes in memory as it goes, and the highest of all."""
+    """Run the command.
+
+    Returns:
+        Pairs of finished frames and resident bytes, in order; and the most bytes of all.
+    """
     job = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    if job.stdout is None:
-        raise SystemExit("no pipe")
+    assert job.stdout is not None  # it is a pipe
+    process = psutil.Process(job.pid)
     seen: list[tuple[float, int]] = []
     for line in job.stdout:
         event = json.loads(line)
         if event["event"] == "progress":
-            seen.append((event["share"] * frames, resident(job.pid)))
+            seen.append((event["share"] * frames, process.memory_info().rss))
     if job.wait() != 0:
         raise SystemExit(f"the command failed with {job.returncode}")
     return seen, max(rss for _, rss in seen)
 
 
 def main() -> None:
-    """Make the clip, enlarge it, compare and write the result file."""
+    """Make the clip, upscale it, compare and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--model", default="realtime")
@@ -79,7 +77,7 @@ def main() -> None:
     options = parser.parse_args()
     width, height = options.size
     pictures = small_pictures(width, height)
-    # irregular() gives 23.3 frames a second on average.
+    # irregular() averages 23.3 frames per second.
     stamps = irregular(int(options.minutes * 60 * 12800 / 549.5))
 
     def frame(index: int, *_: object) -> np.ndarray:
@@ -98,12 +96,12 @@ def main() -> None:
         seen, peak = watch(command, len(stamps))
         before, after = times(source), times(target)
     if [len(s) for s in before.values()] != [len(s) for s in after.values()]:
-        raise SystemExit(f"packets differ: {before.keys()} {after.keys()}")
+        raise SystemExit(f"the numbers of packets differ: {before.keys()} {after.keys()}")
     shift = {
         index: max(abs(a - b) for a, b in zip(before[index], after[index], strict=True))
         for index in before
     }
-    # Engines and allocators fill their pools at first.
+    # At first, engines and allocators fill their pools.
     settled = np.array([row for row in seen if row[0] > 0.2 * len(stamps)])
     slope = np.polyfit(settled[:, 0], settled[:, 1], 1)[0] * 1000 / 2**20
     result = {

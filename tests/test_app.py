@@ -733,7 +733,7 @@ def test_in_a_browser_what_is_wrong_is_said_and_the_next_picture_works(tab, phot
     assert "damaged" in tab.inner_text("#status")
     assert tab.is_disabled("#go")
     for name, content, words in (
-        ("notes.txt", b"hello", "no file that the page reads"),
+        ("notes.txt", b"hello", "the page cannot read"),
         ("large.png", bytes(300_000), "takes up to"),
     ):
         path = tmp_path / name

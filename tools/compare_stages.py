@@ -1,9 +1,9 @@
-"""Compare checkpoints of one network picture by picture, and on noise.
+"""Compare checkpoints of one network on each validation image and on noise.
 
     python tools/compare_stages.py --data ../shared/data best=a.safetensors last=b.safetensors
 
-Writes ``results/decisions/stream_x2.json``: PSNR on luma of every validation picture, and the
-largest value that comes out for uniform noise.
+Writes ``results/decisions/stream_x2.json``: the PSNR-Y of every validation image, and the largest
+output value for uniform noise.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RESULT = ROOT / "results" / "decisions" / "stream_x2.json"
 
 
 def psnr_of(network: ParagonSR2, path: Path) -> float:
-    """Decibel of one picture by the protocol."""
+    """PSNR-Y of one image by the protocol, in dB."""
     hr = crop_to_multiple(read_picture(path).pixels, network.scale)
     with torch.no_grad():
         sr = network(torch.from_numpy(to_float(shrink(hr, network.scale)))).numpy()
@@ -35,9 +35,9 @@ def psnr_of(network: ParagonSR2, path: Path) -> float:
 
 
 def main() -> None:
-    """Measure all checkpoints."""
+    """Measure all checkpoints and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="holds val/")
+    parser.add_argument("--data", type=Path, required=True, help="folder with val/")
     parser.add_argument("checkpoints", nargs="+", metavar="NAME=FILE")
     options = parser.parse_args()
     noise = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))

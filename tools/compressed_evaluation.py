@@ -1,11 +1,11 @@
-"""Measure models on held-out video as a real encoder leaves it.
+"""Measure models on held-out video that a real encoder has compressed.
 
     python tools/compressed_evaluation.py --model stream --model compressed=runs/x/best.safetensors
 
-The frames of a clip are the originals. Their bicubic shrink is encoded as one H.264 stream at
-each quality (libx264, preset medium, 4:2:0), decoded, and enlarged by each model; every tenth
-frame is compared with its original by PSNR on luma. Bicubic and magic:1.0 are always measured,
-and so is the shrink that was not encoded. Writes ``results/quality/compressed_x2.json``.
+The frames of a clip are the originals. They are downscaled by bicubic, encoded as one H.264
+stream at each quality (libx264, preset medium, 4:2:0), decoded and upscaled by each model; every
+tenth frame is compared with its original by PSNR-Y. Bicubic, magic:1.0 and the input without
+compression are always measured as well. Writes ``results/quality/compressed_x2.json``.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ CLIP = ROOT.parent / "shared" / "data" / "video" / "bikes.mp4"
 SCALE = 2
 CODEC, PRESET = "h264", "medium"
 CLASSICAL = ("bicubic", "magic:1.0")
-#: At CRF 1 nothing but 4:2:0 and rounding is lost. Less than this, in decibel of luma, means
-#: that frames are in the wrong order, or that matrix or range differ on the way back.
+#: CRF 1 loses only chroma resolution and rounding. A PSNR-Y below this, in dB, means that frames
+#: are out of order, or that encoder and decoder use different colour matrices or ranges.
 LEAST_AT_BEST = 45.0
 
 
 def originals(clip: Path) -> list[Pixels8]:
-    """All frames of ``clip``, ``(H, W, 3)`` uint8, sides multiples of twice the scale."""
+    """All frames of ``clip``, ``(H, W, 3)`` uint8, cropped to multiples of twice the scale."""
     frames: list[Pixels8] = []
     for frame in read_frames(probe(clip)):
         if frame.pixels is None:
@@ -49,13 +49,13 @@ def originals(clip: Path) -> list[Pixels8]:
 
 
 def fidelity(decoded: Sequence[Pixels8], shrunk: Sequence[Pixels8]) -> list[float]:
-    """PSNR on luma of each decoded frame against the one that was encoded."""
+    """PSNR-Y of each decoded frame against its source, in dB."""
     pairs = zip(decoded, shrunk, strict=True)
     return [psnr(luma(one), luma(other)) for one, other in pairs]
 
 
 def measure(up: Upscaler, lr: Sequence[Pixels8], hr: Sequence[Pixels8]) -> float:
-    """Mean PSNR on luma, ``SCALE`` pixels shaved, in decibel."""
+    """Mean PSNR-Y in dB, with ``SCALE`` pixels shaved at each border."""
     scores = [
         score(up(small).astype(np.uint8, copy=False), large, shave=SCALE).psnr_y
         for small, large in zip(lr, hr, strict=True)
@@ -67,11 +67,14 @@ def main() -> None:
     """Measure and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--model", action="append", default=[], help="as of the command, or LABEL=MODEL"
+        "--model",
+        action="append",
+        default=[],
+        help="as for paragonsr2 upscale, or LABEL=MODEL; may be repeated",
     )
     parser.add_argument("--clip", type=Path, default=CLIP)
     parser.add_argument("--crf", type=int, nargs="+", default=[28, 34])
-    parser.add_argument("--every", type=int, default=10, help="frames from one compared to next")
+    parser.add_argument("--every", type=int, default=10, help="compare every Nth frame")
     parser.add_argument("--result", type=Path, default=RESULT)
     options = parser.parse_args()
 
@@ -85,7 +88,8 @@ def main() -> None:
     best = fidelity(compress_video(shrunk, Encoding(CODEC, 1, speed=PRESET)), shrunk)
     if min(best) < LEAST_AT_BEST:
         raise ParagonError(
-            f"at CRF 1 frame {int(np.argmin(best))} comes back at {min(best):.1f} dB only"
+            f"frame {int(np.argmin(best))} has only {min(best):.1f} dB after CRF 1; the "
+            "frames are out of order, or the colours were converted differently"
         )
     inputs: dict[str, tuple[list[Pixels8], float | None]] = {"not encoded": (shrunk, None)}
     for crf in options.crf:

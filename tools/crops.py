@@ -1,12 +1,11 @@
-"""Show what each bundled model does, chosen by a rule and not by taste.
+"""Show what each bundled model does, on crops that a rule chooses.
 
     python tools/crops.py --data ../shared/data
 
-The validation pictures are shrunk by the protocol and enlarged again. Their windows of
-``SIDE`` pixels are ranked by how much nearer in PSNR on luma the model comes to the original than
-bicubic does; the largest gain, the median and the largest loss are drawn, one row each. Flat
-windows, which any resize gets right, are left out. Writes ``docs/images/crops_MODEL.png`` and
-``results/quality/crops.json``.
+The validation images are downscaled by the protocol and upscaled again. Windows of ``SIDE``
+pixels are ranked by the gain in PSNR-Y over bicubic, and the largest gain, the median and the
+largest loss are drawn, one row each. Flat windows, which any method gets right, are left out.
+Writes ``docs/images/crops_MODEL.png`` and ``results/quality/crops.json``.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from paragonsr2.weights.catalogue import Entry, entries
 ROOT = Path(__file__).resolve().parent.parent
 SIDE = 96
 ZOOM = 2
-#: Bicubic comes nearer than this, in decibel, only where there is nothing to see.
+#: A window in which bicubic exceeds this PSNR-Y in dB is flat.
 FLAT = 45.0
 
 
 class Window(NamedTuple):
-    """One place, enlarged in two ways."""
+    """One window, upscaled by bicubic and by the model."""
 
     name: str
     y: int
@@ -44,12 +43,12 @@ class Window(NamedTuple):
 
     @property
     def gain(self) -> float:
-        """Decibel on luma."""
+        """Gain in PSNR-Y, dB."""
         return self.model - self.bicubic
 
 
 def windows(entry: Entry, folder: Path) -> list[Window]:
-    """All windows of all pictures that are not flat, by gain, largest first."""
+    """All windows that are not flat, by gain, largest first."""
     model = Upscaler(f"{entry.variant}:{entry.kind}", scale=entry.scale)
     bicubic = Upscaler("bicubic", scale=entry.scale)
     found: list[Window] = []
@@ -69,7 +68,7 @@ def windows(entry: Entry, folder: Path) -> list[Window]:
 
 
 def drawn(label: str, window: Window, model: str) -> Pixels8:
-    """A row: bicubic, the model, the original, with what they are above them."""
+    """Draw a row: bicubic, the model and the original, with captions."""
     texts = (f"bicubic {window.bicubic:.2f} dB", f"{model} {window.model:.2f} dB", "original")
     font = ImageFont.load_default(size=13)
     row = Image.new("RGB", (3 * (SIDE * ZOOM + 4), SIDE * ZOOM + 42), "white")
@@ -86,7 +85,7 @@ def drawn(label: str, window: Window, model: str) -> Pixels8:
 
 
 def main() -> None:
-    """Draw every bundled model."""
+    """Draw the crops of every bundled model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="holds val/")
     options = parser.parse_args()

@@ -1,11 +1,11 @@
-"""Run ``convert_onnx_release.py`` on every variant and scale, and record what it proves.
+"""Run ``convert_onnx_release.py`` for every variant and scale, and record the parity it proves.
 
-    python tools/export_matrix.py --data ../shared/data                  # all of them
+    python tools/export_matrix.py --data ../shared/data                  # all
     python tools/export_matrix.py --data ../shared/data --only pro --scales 8
 
-Bundled models are exported with the validation pictures; variants and scales without weights
-with random ones that are neither zero nor special anywhere. Rows that a run does not make are
-kept from the file; each says on which commit it was made.
+Bundled models are checked on the validation images as well. Variants and scales without bundled
+weights get random ones, none of them zero. The result file keeps the rows that a run does not
+produce; each row records its commit.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ RESULT = ROOT / "results" / "export" / "matrix.json"
 
 
 def random_checkpoint(path: Path, variant: str, scale: int) -> None:
-    """Write a network whose last convolutions, gates and scales are not at their start.
+    """Write a network whose last convolutions, gates and scales have left their initial values.
 
-    As in a trained network, the detail stays within the range of pictures: float16 cannot hold
-    0.001 steps of values of ten.
+    As in a trained network, the detail stays within the range of images: float16 cannot resolve
+    steps of 0.001 in values around ten.
     """
     torch.manual_seed(3)
     network = build(variant, scale)
@@ -51,7 +51,7 @@ def random_checkpoint(path: Path, variant: str, scale: int) -> None:
 
 
 def release(checkpoint: Path, variant: str, scale: int, val_dir: Path | None) -> dict[str, object]:
-    """Export one checkpoint as a user would and read what came of it."""
+    """Export one checkpoint as a user would, and read the report."""
     arch = ARCH_PREFIX + variant
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "convert_onnx_release.py", "--checkpoint", str(checkpoint)]
@@ -75,7 +75,7 @@ def release(checkpoint: Path, variant: str, scale: int, val_dir: Path | None) ->
 
 
 def main() -> None:
-    """Export what was asked for and bring the result file up to date."""
+    """Export the requested models and update the result file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="holds val/")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
@@ -100,7 +100,7 @@ def main() -> None:
             print(f"{variant} x{scale}: {json.dumps(row)}", flush=True)
             write_result(RESULT, {"rows": rows})
     if not all(row["passed"] for row in rows.values()):
-        sys.exit("not all of them pass")
+        sys.exit("not all exports passed; see " + str(RESULT))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Make the before/after picture of the README from the example photograph.
+"""Draw the before/after image of the README from the example photograph.
 
-The photograph is shrunk by the protocol and enlarged again, so that the truth can stand
-beside what each method makes of it.
+The photograph is downscaled by the protocol and upscaled by each method, and the results are
+shown beside the original.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ZOOM = 2
 
 
 def main() -> None:
-    """Write the picture."""
+    """Write the image."""
     hr = crop_to_multiple(read_picture(ROOT / "examples" / "houses.png").pixels, 2)
     lr = shrink(hr, 2)
     panels: list[tuple[str, np.ndarray, float | None]] = []

@@ -1,15 +1,15 @@
-"""How much enlarged video flickers, steadied (``upscale --temporal``) and not.
+"""Measure how much upscaled video flickers, with and without ``upscale --temporal``.
 
-Writes ``results/quality/flicker.json``. The clip is shrunk by the protocol; the small one is
-enlarged as it is, and after H.264 at CRF 28. Two figures for each method, on luma in 8-bit
-steps, beside the same figures of the true frames:
+Writes ``results/quality/flicker.json``. The clip is downscaled by the protocol and upscaled twice:
+as it is, and after H.264 at CRF 28. There are two figures for each method, on luma in 8-bit
+steps, and the same figures for the original frames:
 
-- *static*: mean absolute difference to the frame before, where the true frames do not change;
-- *warped*: mean absolute difference to the frame before after it is moved along the motion of
-  the true frames (OpenCV DIS), where that motion can be trusted.
+- *static*: mean absolute difference to the previous frame where the original does not change;
+- *warped*: mean absolute difference to the previous frame after moving it along the motion of
+  the original (OpenCV DIS), where that motion is reliable.
 
-``--pictures`` writes the places where steadying changed a frame most, and where it did most harm,
-to be looked at: true, enlarged, steadied, and their difference four times as strong.
+``--pictures`` writes crops of the places where steadying changed a frame most and where it did
+most harm: original, upscaled, steadied, and the difference amplified four times.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ METHODS = ("bicubic", "magic:1.0", "realtime")
 SCALE = 2
 SHARES = (SHARE, 0.5)
 
-# In 8-bit steps: noise of the source that still counts as no change; error of motion that is
-# still trusted; mean change from which a frame begins a shot.
+# In 8-bit steps: the largest difference that counts as no change, the largest error of motion
+# that counts as reliable, and the mean difference from which a frame starts a new shot.
 STILL, TRUSTED, CUT = 1.5, 4.0, 25.0
 
 Frame = npt.NDArray[np.uint8]
@@ -51,7 +51,7 @@ Flow = npt.NDArray[np.float32]
 
 
 def read_clip(source: Path | io.BytesIO, limit: int | None = None) -> list[Frame]:
-    """Frames as ``(H, W, 3)`` uint8."""
+    """Decode the frames of a clip as ``(H, W, 3)`` uint8."""
     with av.open(source if isinstance(source, io.BytesIO) else str(source)) as clip:
         frames: list[Frame] = []
         for frame in clip.decode(video=0):
@@ -62,7 +62,7 @@ def read_clip(source: Path | io.BytesIO, limit: int | None = None) -> list[Frame
 
 
 def compressed(frames: list[Frame], crf: int) -> list[Frame]:
-    """The frames as H.264 leaves them."""
+    """The frames after encoding with H.264 and decoding."""
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as out:
         stream = out.add_stream("libx264", rate=25, options={"crf": str(crf)})
@@ -76,19 +76,19 @@ def compressed(frames: list[Frame], crf: int) -> list[Frame]:
 
 
 def plane(frame: Frame) -> Plane:
-    """Luma of a frame."""
+    """Luma of a frame, float32."""
     return luma(frame).astype(np.float32)
 
 
 def motion(now: Plane, before: Plane) -> Flow:
-    """Where each pixel of ``now`` was in ``before``: ``(H, W, 2)`` offsets x, y in pixels."""
+    """Optical flow from ``now`` to ``before``: ``(H, W, 2)``, offsets x and y in pixels."""
     finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     flow = finder.calc(*(np.rint(x).astype(np.uint8) for x in (now, before)), None)
     return np.asarray(flow, dtype=np.float32)
 
 
 def moved(before: npt.NDArray[np.float32], flow: Flow) -> npt.NDArray[np.float32]:
-    """``before`` as it would look now, had it only moved."""
+    """Warp ``before`` along ``flow``."""
     height, width = flow.shape[:2]
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     warped = cv2.remap(
@@ -98,7 +98,7 @@ def moved(before: npt.NDArray[np.float32], flow: Flow) -> npt.NDArray[np.float32
 
 
 class Ruler:
-    """The masks and motions of the true frames, found once for all methods."""
+    """Masks and motion of the original frames, computed once for all methods."""
 
     def __init__(self, truth: list[Frame]) -> None:
         self.truth = [plane(frame) for frame in truth]
@@ -113,7 +113,7 @@ class Ruler:
         ]
 
     def measure(self, planes: list[Plane]) -> dict[str, float]:
-        """Flicker of enlarged frames, and their PSNR."""
+        """Flicker and PSNR-Y of upscaled frames."""
         static: list[float] = []
         warped: list[float] = []
         for n, (before, now) in enumerate(itertools.pairwise(planes)):
@@ -137,14 +137,14 @@ class Ruler:
 
 
 def steadied(small: list[Frame], large: list[Deep], share: float) -> list[Frame]:
-    """Each frame with a share of the one before it."""
+    """Blend each frame with ``share`` of the previous one, as ``--temporal`` does."""
     steadier = Steadier(SCALE, share)
     pairs = zip(itertools.pairwise(small), itertools.pairwise(large), strict=True)
     return [to_8_bits(large[0]), *(to_8_bits(steadier(*pair)) for pair in pairs)]
 
 
 def change(before: list[Frame], after: list[Frame], cut: list[bool]) -> dict[str, float]:
-    """What steadying changed, in 8-bit steps: anywhere, and right after cuts."""
+    """Largest change by steadying in 8-bit steps: in all frames, and right after cuts."""
     steps = [int(cv2.absdiff(a, b).max()) for a, b in zip(before, after, strict=True)]
     return {
         "greatest_change": max(steps),
@@ -153,7 +153,7 @@ def change(before: list[Frame], after: list[Frame], cut: list[bool]) -> dict[str
 
 
 def cost(small: list[Frame]) -> dict[str, float]:
-    """Milliseconds of processor time for a frame of 1280x720 to 2560x1440; best of five."""
+    """Processor time in ms to upscale a frame from 1280x720 to 2560x1440; best of five."""
     frames = [cv2.resize(frame, (1280, 720), interpolation=cv2.INTER_CUBIC) for frame in small[:6]]
     upscaler, steadier = Upscaler("realtime", SCALE), Steadier(SCALE)
     spent: dict[str, list[float]] = {"plain": [], "deep": [], "steadying": []}
@@ -181,7 +181,7 @@ def cost(small: list[Frame]) -> dict[str, float]:
 def show(
     folder: Path, name: str, truth: list[Frame], plain: list[Frame], steady: list[Frame]
 ) -> None:
-    """Write pictures of where steadying changed most, and where it took most from the truth."""
+    """Write crops of the places where steadying changed most and where it did most harm."""
     folder.mkdir(parents=True, exist_ok=True)
     for what in ("change", "harm"):
         found: list[tuple[float, int, int, int]] = []
@@ -212,8 +212,8 @@ def show(
 def main() -> None:
     """Measure and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, help="only so many")
-    parser.add_argument("--pictures", type=Path, help="folder for pictures to look at")
+    parser.add_argument("--frames", type=int, help="use only the first N frames")
+    parser.add_argument("--pictures", type=Path, help="folder for crops to look at")
     parser.add_argument("--result", type=Path, default=RESULT)
     options = parser.parse_args()
     truth = [crop_to_multiple(frame, SCALE) for frame in read_clip(CLIP, options.frames)]

@@ -1,6 +1,7 @@
-"""Fill the tables of the pages from result files; ``--check`` only says whether they are current.
+"""Fill the tables of the README and the docs from result files.
 
-Each table stands between ``<!-- name -->`` and ``<!-- /name -->``.
+Each table is between ``<!-- name -->`` and ``<!-- /name -->``. ``--check`` changes nothing and
+fails if a table is out of date.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ SETS = ("Set5", "Set14", "Urban100-20")
 
 
 def load(path: str) -> dict:
-    """A result file."""
+    """Read a result file."""
     return json.loads((RESULTS / path).read_text(encoding="utf-8"))
 
 
 def machine(result: dict) -> str:
-    """One line about where a result was measured."""
+    """The machine of a result, in one line."""
     about = result["machine"]
     return f"{about['processor']}, {about['cores']} cores, {about['memory_gib']} GiB"
 
 
 def rows(*lines: list[str]) -> str:
-    """A Markdown table; the first line is its head."""
+    """Format a Markdown table; the first line is its header."""
     head, *body = lines
     rule = ["---"] * len(head)
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *body))
 
 
 def variants() -> str:
-    """Cost of each variant, and the quality of those that are bundled."""
+    """Cost of each variant, and quality of the bundled ones."""
     cost = load("cost.json")["variants"]
     lines = [["variant", "for", "blocks", "channels", "parameters", "K MAC per LR pixel, x2",
               *(f"{name} x2, dB" for name in SETS)]]  # fmt: skip
@@ -62,7 +63,7 @@ def variants() -> str:
 
 
 def quality() -> str:
-    """Everything that is measured of the bundled models."""
+    """All measurements of the bundled models."""
     timed = {
         one["name"]: one["engines"]["ONNX Runtime"]["median"] * 1e3
         for one in load("speed/benchmark.json")["beside_peers"]["ours"]
@@ -83,7 +84,7 @@ def quality() -> str:
 
 
 def crops() -> str:
-    """The crops of each bundled model, and how many windows it makes worse."""
+    """Crops of each bundled model, and the number of windows that it makes worse."""
     found = load("quality/crops.json")["models"]
     parts: list[str] = []
     for entry in entries():
@@ -149,7 +150,7 @@ def peers() -> str:
 
 
 def memory() -> str:
-    """Memory that training takes."""
+    """Memory for training."""
     lines = [["variant", "crops", "GiB", "GiB with `network.checkpointing`"]]
     counted = load("training_memory.json")["rows"]
     for plain, again in zip(counted[::2], counted[1::2], strict=True):
@@ -161,7 +162,7 @@ def memory() -> str:
 
 
 def time() -> str:
-    """How long a step takes."""
+    """Duration of a training step."""
     result = load("speed/training_steps.json")
     able = result["bfloat16"]
     lines = [["configuration", "crops", "float32, s", *(["bfloat16, s"] if able else []), "share"]]
@@ -183,7 +184,7 @@ def time() -> str:
 
 
 def loader() -> str:
-    """Crops per second that the loader makes."""
+    """Crops per second of the loader."""
     result = load("speed/training_loader.json")
     lines = [["pictures", "crops per second of a thread"]]
     rates = result["samples_per_second_of_a_thread"]
@@ -197,7 +198,7 @@ def loader() -> str:
 
 
 def discriminators() -> str:
-    """What models trained against two discriminators are like."""
+    """Models trained against different discriminators."""
     head = ["model", "PSNR-Y, dB", "spectrum, dB", "gradients", "features"]
     body = (
         [
@@ -222,7 +223,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
 
 
 def filled(page: str) -> str:
-    """The text of ``page`` with every table made anew."""
+    """The text of ``page`` with every table rebuilt."""
     text = (ROOT / page).read_text(encoding="utf-8")
     for name, make in PAGES[page].items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
@@ -230,7 +231,7 @@ def filled(page: str) -> str:
             pattern, lambda m, make=make: f"{m[1]}{make()}\n{m[2]}", text, flags=re.DOTALL
         )
         if count != 1:
-            sys.exit(f"{page} has {count} places for the table '{name}'")
+            sys.exit(f"{page} must have one place for the table '{name}', not {count}")
     return text
 
 
@@ -250,10 +251,14 @@ def measure_costs() -> None:
 
 
 def main() -> None:
-    """Fill, check or measure."""
+    """Fill or check the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit 1 if one is not current")
-    parser.add_argument("--costs", action="store_true", help="count the networks' costs first")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit 1 if out of date"
+    )
+    parser.add_argument(
+        "--costs", action="store_true", help="count the costs of the networks first"
+    )
     options = parser.parse_args()
     if options.costs:
         measure_costs()
@@ -263,7 +268,7 @@ def main() -> None:
         if path.read_text(encoding="utf-8") == after:
             continue
         if options.check:
-            sys.exit(f"{page} is not current: python tools/readme.py")
+            sys.exit(f"{page} is out of date; run python tools/readme.py")
         path.write_text(after, encoding="utf-8")
 
 

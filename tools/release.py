@@ -1,11 +1,11 @@
-"""Bundle a trained checkpoint: export, measure, and enter it into the catalogue.
+"""Bundle a trained checkpoint: export it, measure it and add it to the catalogue.
 
     python tools/release.py runs/realtime_x2_fidelity/best.safetensors --kind fidelity \
-        --data ../shared/data
+        --recipe realtime_x2_fidelity.toml --data ../shared/data
 
-Writes the weights and the catalogue under ``src/paragonsr2/weights/files``, the measured quality
-under ``results/quality`` and the model cards under ``docs/models``. The catalogue repeats the
-quality, because an installed package has no ``results``; a test keeps the two equal.
+Writes the weights and the catalogue to ``src/paragonsr2/weights/files``, the measured quality to
+``results/quality`` and the model cards to ``docs/models``. The catalogue repeats the quality
+because an installed package has no ``results``; a test keeps both equal.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SETS = ("benchmark/Set5", "benchmark/Set14", "benchmark/Urban100-20", "val")
 
 def measure(model: Path, data: Path, result: Path) -> dict[str, dict[str, float]]:
     """Run ``paragonsr2 evaluate`` on the bundled ONNX file, as a user would."""
-    name = model.relative_to(ROOT)  # where this checkout lies is nobody's business
+    name = model.relative_to(ROOT)  # the result file must not name this checkout's folder
     command = [sys.executable, "-m", "paragonsr2", "evaluate", "--model", str(name)]
     command += [
         "--result",
@@ -56,7 +56,7 @@ def main() -> None:
         "--kind", default="fidelity", choices=["fidelity", "perceptual", "compressed"]
     )
     parser.add_argument("--licence", default="MIT")
-    parser.add_argument("--recipe", required=True, help="name of the file in configs/")
+    parser.add_argument("--recipe", required=True, help="name of its configuration in configs/")
     parser.add_argument("--data", type=Path, required=True)
     options = parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""Write configs/schema.json, from which editors complete and check training configurations."""
+"""Write ``configs/schema.json``, with which editors complete and check training configurations."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ PATH = Path(__file__).parent.parent / "configs" / "schema.json"
 
 
 class TomlSchema(GenerateJsonSchema):
-    """JSON Schema without null, which TOML does not have: a key that is off is left out."""
+    """JSON Schema without null, which TOML does not have: a setting that is off is omitted."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
-        """Of a value that may be None: that of the value."""
+        """The schema of a value that may be None is the schema of the value."""
         return self.generate_inner(schema["schema"])
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        """Of a key with a default: the default is told unless it is None."""
+        """The schema of a key with a default; the default is omitted if it is None."""
         if schema.get("default", ...) is None:
             return self.generate_inner(schema["schema"])
         return super().default_schema(schema)
 
     def encode_default(self, dft: Any) -> Any:
-        """What stands as the default: of a section, only what is on."""
+        """The default of a section lists only the settings that are on."""
         if isinstance(dft, BaseModel):
             return dft.model_dump(mode="json", exclude_none=True)
         return super().encode_default(dft)
 
 
 def schema_text() -> str:
-    """The schema as it stands in the file."""
+    """The content of the schema file."""
     schema = TrainConfig.model_json_schema(schema_generator=TomlSchema)
     return json.dumps(schema, indent=2) + "\n"
 

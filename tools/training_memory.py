@@ -1,9 +1,9 @@
-"""Compute the memory that training a tier takes on a GPU, from its own graph.
+"""Compute the GPU memory for training each variant from its computation graph.
 
-Writes ``results/training_memory.json``. What a forward pass keeps for the backward pass is
-counted tensor by tensor, under bfloat16 autocast, in one pass of a 32x32 crop on the CPU, and
-taken by area; with checkpointing, a block keeps its input and is computed again alone. Weights,
-gradients, both moments of Adam and the average are float32. Workspaces of the engine come on top.
+Writes ``results/training_memory.json``. The tensors that a forward pass saves for the backward pass
+are counted on the CPU, for one 32x32 crop under bfloat16 autocast, and scaled by area. With
+checkpointing, each block saves only its input, and one block at a time is recomputed. Weights,
+gradients, both moments of Adam and the average are float32. Workspaces of the engine are extra.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RESULT = ROOT / "results" / "training_memory.json"
 
 
 class Kept:
-    """Counts the distinct tensors that autograd keeps, in bytes."""
+    """Counts the bytes of the distinct tensors that autograd saves."""
 
     def __init__(self) -> None:
         self.tensors: dict[int, Tensor] = {}
@@ -42,7 +42,7 @@ class Kept:
         return tensor
 
     def bytes(self) -> int:
-        """So far; weights are not counted, they are there anyway."""
+        """Bytes saved so far, without weights, which are counted elsewhere."""
         return sum(
             t.numel() * t.element_size()
             for t in self.tensors.values()
@@ -51,7 +51,7 @@ class Kept:
 
 
 def activations(variant: str, scale: int, expansion: int, *, again: bool) -> int:
-    """Bytes kept of a crop of :data:`SIDE`; ``again`` computes each block again."""
+    """Bytes saved for a crop of :data:`SIDE` pixels; ``again`` is with checkpointing."""
     network = build(variant, scale, expansion=expansion).train()
     blocks = 0
     largest = 0
@@ -70,7 +70,7 @@ def activations(variant: str, scale: int, expansion: int, *, again: bool) -> int
 
 
 def main() -> None:
-    """Count for the fidelity configuration of each tier."""
+    """Count the memory for the fidelity configuration of each variant."""
     rows: list[dict[str, object]] = []
     for variant in ("realtime", "stream", "photo", "pro"):
         config = load_config(ROOT / "configs" / f"{variant}_x2_fidelity.toml")

@@ -1,11 +1,11 @@
-"""Draw the pictures of docs/training.md.
+"""Draw the images of docs/training.md.
 
 ::
 
     python tools/training_pictures.py               # previews of degradations, and curves
     python tools/training_pictures.py --munet CONFIG [section.key=value]...
 
-The second form shows where the discriminator of a run looks; it is told what the run was told.
+The second form shows where the discriminator of a run looks; give it the overrides of the run.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "images"
 LOOKS = ROOT / "results" / "perceptual" / "munet_looks.json"
 CURVES = ROOT / "results" / "training" / "curves.json"
-#: Picture to configuration, overrides and number of pairs.
+#: By image: configuration, overrides and number of pairs.
 PREVIEWS = {
     "preview_codec": ("stream_x2_compressed", [], 10),
     "preview_blind": ("photo_x2_perceptual", ["degradation.kind=blind"], 6),
 }
-#: Overrides that say where files are, which is nobody's concern.
+#: Overrides that name folders, which the result file must not contain.
 PLACES = ("data.train", "data.val", "data.cache", "run.")
-#: Pictures on which the discriminator is shown.
+#: Number of images on which the discriminator is shown.
 SHOWN = 2
 
 
 def previews() -> None:
-    """What ``train --preview`` writes, smaller."""
+    """Draw what ``train --preview`` writes, smaller."""
     for name, (config, overrides, count) in PREVIEWS.items():
         with tempfile.TemporaryDirectory() as folder:
             told = [*overrides, f"run.output={folder}", f"data.cache={folder}/cache"]
@@ -61,7 +61,7 @@ def previews() -> None:
 
 
 def save(name: str, pixels: Pixels8) -> None:
-    """Write a picture of the docs as WebP."""
+    """Write an image of the docs as WebP."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "webp", quality=80, method=6)
     write_atomic(IMAGES / f"{name}.webp", file.getvalue())
@@ -69,7 +69,7 @@ def save(name: str, pixels: Pixels8) -> None:
 
 
 def curves() -> None:
-    """Loss and validation of every run in the result file."""
+    """Draw loss and validation of every run in the result file."""
     runs: dict[str, dict[str, Any]] = json.loads(CURVES.read_text(encoding="utf-8"))
     columns = 3
     rows = -(-len(runs) // columns)
@@ -80,7 +80,7 @@ def curves() -> None:
         steps, losses = zip(*run["loss"], strict=True)
         axes.plot(steps, losses, color="#94a3b8", linewidth=1)
         axes.set_title(name, fontsize=9)
-        # One broken step may be a million times as high as all others.
+        # The loss of a single bad step can be a million times that of all others.
         axes.set_ylim(0.95 * min(losses), 1.25 * float(np.quantile(losses, 0.97)))
         axes.set_ylabel("loss", fontsize=8, color="#475569")
         right = axes.twinx()
@@ -99,7 +99,9 @@ def curves() -> None:
 
 
 def munet(config: Path, overrides: list[str]) -> None:
-    """Results of a run beside MUNet's logits and the share of each branch; the means as a file.
+    """Draw results of a run beside MUNet's logits and the share of each branch.
+
+    The mean shares go into a result file.
 
     Raises:
         SystemExit: the run has no discriminator.
@@ -139,18 +141,18 @@ def munet(config: Path, overrides: list[str]) -> None:
 
 
 def stretched(x: np.ndarray) -> np.ndarray:
-    """From low to high, 0 to 1; the border, where padding shows, does not decide."""
+    """Stretch to 0..1; the border, which shows the padding, does not affect the range."""
     low, high = np.quantile(x[8:-8, 8:-8], (0.01, 0.99))
     return (x - low) / max(float(high - low), 1e-6)
 
 
 def grey(x: np.ndarray) -> Pixels8:
-    """``(H, W)`` in 0..1 as ``(H, W, 3)``."""
+    """Convert ``(H, W)`` in 0..1 to grey ``(H, W, 3)`` uint8."""
     return (255 * x.clip(0, 1)).round().astype(np.uint8)[..., None].repeat(3, axis=2)
 
 
 def tile(label: str, pixels: Pixels8) -> Pixels8:
-    """A picture under its name."""
+    """Write a label above an image."""
     whole = Image.new("RGB", (pixels.shape[1] + 6, pixels.shape[0] + 24), "white")
     whole.paste(Image.fromarray(np.ascontiguousarray(pixels)), (3, 21))
     font = ImageFont.load_default(size=14)
@@ -159,7 +161,7 @@ def tile(label: str, pixels: Pixels8) -> Pixels8:
 
 
 def main() -> None:
-    """Draw what is asked for."""
+    """Draw the requested images."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--munet", nargs="+", metavar="CONFIG")
     options = parser.parse_args()
