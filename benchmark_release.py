@@ -7,16 +7,15 @@ To time the bundled models and compare them with other networks::
 
 from __future__ import annotations
 
-import typer
+import sys
 
-from paragonsr2.cli.benchmark import benchmark
-from paragonsr2.cli.main import exit_on_error
+from paragonsr2.cli.main import app, exit_on_error
 
 
 def main() -> None:
-    """Run the verb ``benchmark``."""
+    """Run the verb ``benchmark`` with the arguments of this script."""
     with exit_on_error("benchmark_release"):
-        typer.run(benchmark)
+        app(["benchmark", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class FSRCNN(nn.Module):
 
 
 class VDSR(nn.Module):
-    """Twenty convolutions of 64 channels on the bicubic enlargement of luma.
+    """Twenty convolutions of 64 channels on bicubically upscaled luma.
 
     Source: Kim et al., "Accurate image super-resolution using very deep convolutional
     networks", 2016.
@@ -78,7 +78,7 @@ class VDSR(nn.Module):
 
 
 class _ContrastAttention(nn.Module):
-    """Scale channels by what the sum of their deviation and mean says."""
+    """Contrast-aware channel attention: weights channels by their standard deviation plus mean."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class _ContrastAttention(nn.Module):
 
 
 class _Distillation(nn.Module):
-    """Keep a part of the channels after each of three convolutions, refine the rest, fuse."""
+    """After each of three convolutions, keep some channels and refine the rest; then fuse all."""
 
     def __init__(self, channels: int, kept: int, *, attention: bool) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ class _SelfCalibrated(nn.Module):
 
 
 class PAN(nn.Module):
-    """Sixteen self-calibrated blocks of 40 channels; pixel attention after nearest enlargement.
+    """Sixteen self-calibrated blocks of 40 channels; pixel attention after nearest upscaling.
 
     Source: Zhao et al., "Efficient image super-resolution using pixel attention", 2020.
     """

@@ -53,9 +53,14 @@ def timed_trainer(root: Path, name: str, precision: str) -> Trainer:
         path = Path(folder) / "config.toml"
         kept = [line for line in text.splitlines() if not line.startswith("pretrain")]
         path.write_text("\n".join(kept), encoding="utf-8")
-        told = [f"run.output={folder}/run", "run.device=cpu", "run.compile=false"]
-        told += ["run.threads=1", f"run.precision={precision}", "data.batch=8", "data.patch=48"]
-        trainer = Trainer(load_config(path, told), log=lambda _: None)
+        overrides = [f"run.output={folder}/run", "run.device=cpu", "run.compile=false"]
+        overrides += [
+            "run.threads=1",
+            f"run.precision={precision}",
+            "data.batch=8",
+            "data.patch=48",
+        ]
+        trainer = Trainer(load_config(path, overrides), log=lambda _: None)
     trainer.step = trainer.config.schedule.steps - 1
     return trainer
 

@@ -1,4 +1,4 @@
-"""The benchmark: what it counts, tells and draws; never how fast anything is."""
+"""The benchmark: what it counts, reports and draws; never how fast anything is."""
 
 from __future__ import annotations
 
@@ -347,18 +347,18 @@ def test_the_command(tmp_path, monkeypatch):
     run = CliRunner().invoke(app, args)
     assert run.exit_code == 0, run.output
     assert "32x24: turn 2 of" in run.stderr
-    told = json.loads(run.stdout)
+    result = json.loads(run.stdout)
     kept = json.loads(output.read_text())
     assert kept["machine"]["processor"]
-    assert {k: kept[k] for k in told} == told
-    backends = {(row["model"], row["backend"]) for row in told["rows"]}
+    assert {k: kept[k] for k in result} == result
+    backends = {(row["model"], row["backend"]) for row in result["rows"]}
     assert (entries()[0].name, "ONNX Runtime cpu") in backends
     assert (entries()[0].name, "PyTorch cpu eager") in backends
     assert ("bicubic", "numpy") in backends
-    reasons = {one["backend"]: one["reason"] for one in told["absent"]}
+    reasons = {one["backend"]: one["reason"] for one in result["absent"]}
     assert reasons["TensorRT"]
-    assert told["beside_peers"]["peers"][0]["name"] == "ESPCN"
-    ours = [one["name"] for one in told["beside_peers"]["ours"]]
+    assert result["beside_peers"]["peers"][0]["name"] == "ESPCN"
+    ours = [one["name"] for one in result["beside_peers"]["ours"]]
     assert ours == [entry.model for entry in entries() if entry.scale == 2]
     text = output.with_suffix(".md").read_text()
     assert "| ESPCN |" in text
@@ -396,13 +396,13 @@ def test_an_engine_file_is_timed(engine, tmp_path):
             "--calls", "2", "--json", "-o", str(tmp_path / "b.json")]  # fmt: skip
     run = CliRunner().invoke(app, args)
     assert run.exit_code == 0, run.output
-    told = json.loads(run.stdout)
-    (row,) = told["rows"]
+    result = json.loads(run.stdout)
+    (row,) = result["rows"]
     assert (row["model"], row["backend"], row["precision"]) == ("m.engine", "TensorRT", "fp16")
     assert (row["input"], row["output"]) == ([32, 24], [64, 48])
     assert row["calls"] == 2
     # The engine is too small for the second resolution, and says so.
-    (absent,) = told["absent"]
+    (absent,) = result["absent"]
     assert (absent["model"], absent["backend"]) == ("m.engine", "TensorRT")
     assert "--max" in absent["reason"]
 

@@ -26,9 +26,7 @@ def built(tmp_path_factory):
     """A folder with the wheel and the source distribution."""
     folder = tmp_path_factory.mktemp("built")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-t", "sdist"]
-    subprocess.run(
-        [*build, "-t", "wheel", "-t", "sdist"], cwd=ROOT, check=True, capture_output=True
-    )
+    subprocess.run([*build, "-d", str(folder)], cwd=ROOT, check=True, capture_output=True)
     return folder
 
 

@@ -54,8 +54,8 @@ def previews() -> None:
     """Draw what ``train --preview`` writes, smaller."""
     for name, (config, overrides, count) in PREVIEWS.items():
         with tempfile.TemporaryDirectory() as folder:
-            told = [*overrides, f"run.output={folder}", f"data.cache={folder}/cache"]
-            settings = load_config(ROOT / "configs" / f"{config}.toml", told)
+            where = [*overrides, f"run.output={folder}", f"data.cache={folder}/cache"]
+            settings = load_config(ROOT / "configs" / f"{config}.toml", where)
             with Image.open(write_preview(settings, count, print)) as sheet:
                 save(name, np.asarray(sheet))
 

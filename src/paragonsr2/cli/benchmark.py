@@ -29,13 +29,15 @@ ModelsOption = Annotated[
         "--model",
         "-m",
         help="Bundled variant, such as realtime, or an .engine file of paragonsr2 engine; may be "
-        "repeated. [default: all bundled models]",
+        "repeated.",
+        show_default="all bundled models",
     ),
 ]
 ResolutionOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="Input size, WIDTHxHEIGHT; may be repeated. [default: 1920x1080, 1280x720, 960x540]"
+        help="Input size, WIDTHxHEIGHT; may be repeated.",
+        show_default="1920x1080, 1280x720, 960x540",
     ),
 ]
 CallsOption = Annotated[int, typer.Option(min=1, help="Timed calls per candidate.")]
@@ -65,8 +67,8 @@ OutputOption = Annotated[
 PlotOption = Annotated[
     Path | None,
     typer.Option(
-        help="Plot for --peers: path without suffix, for an .svg and a .png. [default: beside the "
-        "result file]"
+        help="Plot for --peers: path without suffix, for an .svg and a .png.",
+        show_default="beside the result file",
     ),
 ]
 
