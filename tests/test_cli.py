@@ -274,10 +274,11 @@ def test_standard_input_and_output(photo, tmp_path, image_format):
     assert read_picture(saved).pixels.shape == (80, 112, 3)
 
 
-def test_standard_streams_that_cannot_be_are_refused(photo):
-    content = photo.read_bytes()
+def test_standard_streams_that_cannot_be_are_refused(photo, tmp_path):
+    content, other = photo.read_bytes(), tmp_path / "other.png"
+    other.write_bytes(content)
     for code, *arguments in (
-        (2, "-", photo), (2, "-", "--json"), (2, photo, photo, "-o", "-"), (1, "-"),
+        (2, "-", photo), (2, "-", "--json"), (2, photo, other, "-o", "-"), (1, "-"),
     ):  # fmt: skip
         done = pipe(b"no image" if code == 1 else content, *arguments, "-m", "magic")
         assert done.returncode == code, done.stderr

@@ -186,16 +186,20 @@ def upscale(
             quiet=files.to_stdout,
             shown=files.shown,
         )
-        outcomes = run_tasks(
-            tasks,
-            upscaler,
-            overwrite=overwrite,
-            max_pixels=max_pixels,
-            quality=quality,
-            video=video,
-            progress=report.progress,
-        )
-        with report, closing(outcomes):
+        with (
+            report,
+            closing(
+                run_tasks(
+                    tasks,
+                    upscaler,
+                    overwrite=overwrite,
+                    max_pixels=max_pixels,
+                    quality=quality,
+                    video=video,
+                    progress=report.progress,
+                )
+            ) as outcomes,
+        ):
             for outcome in outcomes:
                 report.add(outcome)
         files.deliver(tasks)

@@ -120,7 +120,7 @@ class Steadier:
         return back, cv.erode(trust, window)
 
     def _difference(self, one: Pixels8, other: Pixels8) -> _Plane:
-        """Difference in the most different channel, ``(H, W)`` in steps, with noise averaged out."""
+        """Difference in the most different channel, ``(H, W)`` in steps; noise averages out."""
         cv = self._cv
         smooth = cv.GaussianBlur(cv.subtract(one, other, dtype=cv.CV_32F), (5, 5), 0)
         return functools.reduce(np.maximum, cv.split(np.abs(smooth)))
