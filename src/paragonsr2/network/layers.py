@@ -187,8 +187,9 @@ class DilatedDepthwise(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Conv2d has
         """Map ``(B, C, H, W)`` to the same shape."""
-        # The compiler would turn the rearrangements below into slow loops.
-        if input.device.type != "cpu" or torch.compiler.is_compiling():
+        # Compiled, the rearrangements below become slow loops; traced, they stay in the graph.
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if traced or input.device.type != "cpu":
             return super().forward(input)
         return self._on_cpu(input)
 
