@@ -1,0 +1,249 @@
+"""Run the bundled models in other people's tools and write what they differ by.
+
+    python tools/tools_table.py --data ../shared/data     # writes results/export/tools.json
+
+Each row compares a tool with ONNX Runtime on crops of the validation pictures. A tool that is not
+installed gets a row that says so. Times are of one call in one thread; they are left out where the
+tool computes a GPU's work on the CPU, because they would say nothing about a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+from paragonsr2.export.ncnn import build_ncnn
+from paragonsr2.measure.machine import write_result
+from paragonsr2.shaders.glsl import write_glsl
+from paragonsr2.shaders.reading import read_program
+from paragonsr2.shaders.wgsl import write_wgsl
+from paragonsr2.weights.catalogue import Entry, bundled_bytes, bundled_path, find
+from paragonsr2.weights.store import load_checkpoint
+
+ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "tests"))
+RESULT = ROOT / "results" / "export" / "tools.json"
+LAVAPIPE = Path("/usr/share/vulkan/icd.d/lvp_icd.x86_64.json")
+MODELS = (("realtime", 2), ("realtime", 4), ("stream", 2), ("stream", 4))
+CALLS = 7
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+class MissingToolError(Exception):
+    """The tool cannot run here; the message says why."""
+
+
+def crops(data: Path) -> list[np.ndarray]:
+    """Three crops ``(1, 3, H, W)`` float32 of odd sizes."""
+    sizes = [(180, 320), (151, 233), (97, 121)]
+    found: list[np.ndarray] = []
+    for path, (height, width) in zip(sorted((data / "val").glob("*.png"))[3:], sizes, strict=False):
+        pixels = np.asarray(Image.open(path).convert("RGB"))[40 : 40 + height, 60 : 60 + width]
+        found.append((pixels.transpose(2, 0, 1)[None] / 255).astype(np.float32))
+    return found
+
+
+def session(entry: Entry) -> onnxruntime.InferenceSession:
+    """One thread of ONNX Runtime with a bundled model."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(bundled_path(entry, "onnx")), options)
+
+
+def median_ms(run: Run, x: np.ndarray) -> float:
+    """Milliseconds of a call, after a warm-up."""
+    run(x)
+    seconds: list[float] = []
+    for _ in range(CALLS):
+        started = time.perf_counter()
+        run(x)
+        seconds.append(time.perf_counter() - started)
+    return round(statistics.median(seconds) * 1e3, 1)
+
+
+def version(package: str) -> str:
+    """Version of an installed package."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        raise MissingToolError(f"{package} is not installed") from None
+
+
+def in_onnxruntime(entry: Entry) -> tuple[str, Run, bool]:
+    """The reference."""
+    model = session(entry)
+    return version("onnxruntime"), lambda x: model.run(None, {"input": x})[0], True
+
+
+def in_openvino(entry: Entry) -> tuple[str, Run, bool]:
+    """OpenVINO on one thread, in float32."""
+    number = version("openvino")
+    core = importlib.import_module("openvino").Core()
+    settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    model = core.compile_model(str(bundled_path(entry, "onnx")), "CPU", settings)
+    return number, lambda x: model(x)[0], True
+
+
+def in_torch(entry: Entry) -> tuple[str, Run, bool]:
+    """PyTorch through spandrel, as chaiNNer and ComfyUI open it."""
+    import torch
+
+    from benchmark.torchvision_names import torchvision_names
+
+    number = version("spandrel")
+    torch.set_num_threads(1)
+    with torchvision_names():
+        spandrel = importlib.import_module("spandrel")
+    importlib.import_module("paragonsr2.spandrel").install()
+    model = spandrel.ModelLoader().load_from_file(bundled_path(entry, "safetensors"))
+
+    def run(x: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return model(torch.from_numpy(x)).numpy()
+
+    return number, run, True
+
+
+def in_ncnn(entry: Entry) -> tuple[str, Run, bool]:
+    """Ncnn on one thread of the CPU."""
+    number = version("ncnn")
+    ncnn = importlib.import_module("ncnn")
+    network = load_checkpoint(bundled_path(entry, "safetensors")).network
+    with tempfile.TemporaryDirectory() as folder:
+        param, weights = build_ncnn(network).write(Path(folder), "model")
+        net = ncnn.Net()
+        net.opt.num_threads = 1
+        net.load_param(str(param))
+        net.load_model(str(weights))
+
+    def run(x: np.ndarray) -> np.ndarray:
+        extractor = net.create_extractor()
+        extractor.input("data", ncnn.Mat(x[0]).clone())
+        return np.array(extractor.extract("output")[1])[None]
+
+    return number, run, True
+
+
+def in_libplacebo(entry: Entry) -> tuple[str, Run, bool]:
+    """A player's shader, in ffmpeg's libplacebo on a CPU's Vulkan."""
+    if shutil.which("ffmpeg") is None or not LAVAPIPE.exists():
+        raise MissingToolError("ffmpeg or Mesa's lavapipe is not installed")
+    about = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True, check=True)
+    shader = write_glsl(read_program(bundled_bytes(entry, "onnx"), entry.name), entry.name)
+
+    def run(x: np.ndarray) -> np.ndarray:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            pixels = np.rint(x[0].transpose(1, 2, 0) * 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "in.png")
+            (folder / "x.glsl").write_text(shader, encoding="utf-8")
+            height, width = pixels.shape[0] * entry.scale, pixels.shape[1] * entry.scale
+            filters = (
+                f"format=rgba,hwupload,libplacebo=w={width}:h={height}:custom_shader_path=x.glsl:"
+                "format=rgba:dithering=-1:upscaler=none:downscaler=none,hwdownload,format=rgba"
+            )
+            subprocess.run(
+                ["ffmpeg", "-v", "error", "-init_hw_device", "vulkan=vk:0", "-i", "in.png",
+                 "-vf", filters, "-frames:v", "1", "-update", "1", "out.png"],
+                cwd=folder, check=True, env={**os.environ, "VK_ICD_FILENAMES": str(LAVAPIPE)},
+            )  # fmt: skip
+            shown = np.asarray(Image.open(folder / "out.png").convert("RGB"))
+        return (shown.transpose(2, 0, 1)[None] / 255).astype(np.float32)
+
+    return " ".join(about.stdout.split()[:3]), run, False
+
+
+def in_webgpu(entry: Entry) -> tuple[str, Run, bool]:
+    """WebGPU in Chromium on SwiftShader."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        raise MissingToolError("Chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    document = json.loads(write_wgsl(read_program(bundled_bytes(entry, "onnx"), entry.name)))
+    about = subprocess.run([chromium, "--version"], capture_output=True, text=True, check=True)
+
+    def run(x: np.ndarray) -> np.ndarray:
+        height, width = x.shape[2:]
+        rgba = np.concatenate([x, np.ones_like(x[:, :1])], axis=1)[0].transpose(1, 2, 0)
+        flags = ["--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader",
+                 "--enable-features=Vulkan", "--use-vulkan=swiftshader"]  # fmt: skip
+        with sync_playwright() as driver:
+            page = driver.chromium.launch(executable_path=chromium, args=flags).new_page()
+            page.route("**/*", lambda route: route.fulfill(body="<p>", content_type="text/html"))
+            page.goto("https://localhost/")  # WebGPU exists on secure pages only
+            page.add_script_tag(path=str(ROOT / "tests" / "webgpu.js"))
+            found = page.evaluate(
+                "([document, pixels, width, height]) => enlarge(document, pixels, width, height)",
+                [document, rgba.ravel().tolist(), width, height],
+            )
+        shape = (height * entry.scale, width * entry.scale, 4)
+        return np.array(found, np.float32).reshape(shape)[..., :3].transpose(2, 0, 1)[None]
+
+    return about.stdout.strip(), run, False
+
+
+TOOLS: dict[str, Callable[[Entry], tuple[str, Run, bool]]] = {
+    "ONNX Runtime": in_onnxruntime,
+    "OpenVINO": in_openvino,
+    "spandrel (PyTorch)": in_torch,
+    "ncnn": in_ncnn,
+    "ffmpeg, libplacebo": in_libplacebo,
+    "Chromium, WebGPU": in_webgpu,
+}
+
+
+def rows(pictures: list[np.ndarray]) -> Iterator[dict[str, object]]:
+    """One row for each model and tool."""
+    for model, scale in MODELS:
+        entry = find(model, scale)
+        reference = session(entry)
+        wanted = [reference.run(None, {"input": x})[0].clip(0, 1) for x in pictures]
+        for tool, opened in TOOLS.items():
+            row: dict[str, object] = {"tool": tool, "model": model, "scale": scale}
+            if tool in ("ffmpeg, libplacebo", "Chromium, WebGPU") and model != "realtime":
+                continue
+            try:
+                number, run, is_timed = opened(entry)
+                results = [run(x).clip(0, 1) for x in pictures]
+            except MissingToolError as error:
+                yield {**row, "not_run": str(error)}
+                continue
+            pairs = list(zip(results, wanted, strict=True))
+            row["version"] = number
+            row["largest_difference"] = max(float(np.abs(a - b).max()) for a, b in pairs)
+            error = max(float(np.mean((a - b) ** 2)) for a, b in pairs)
+            row["lowest_psnr"] = round(-10 * np.log10(error), 2) if error else None
+            if is_timed:
+                row["ms_320x180"] = median_ms(run, pictures[0])
+            print(row, flush=True)
+            yield row
+
+
+def main() -> int:
+    """Measure and write the result file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with val/")
+    pictures = crops(parser.parse_args().data)
+    write_result(RESULT, {"threads": 1, "calls": CALLS, "rows": list(rows(pictures))})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
