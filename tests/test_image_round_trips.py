@@ -123,6 +123,76 @@ def test_every_orientation_comes_out_upright(tmp_path, enlarge, orientation, suf
     assert np.abs(small.astype(int) - np.asarray(upright)).mean() < 4
 
 
+def marked(number, size=(24, 40)):
+    """A picture that tells which page it is, and which way up it stands."""
+    pixels = np.zeros((*size, 3), np.uint8)
+    pixels[:8, :16] = (250, 30, 30)
+    pixels[12:20, 8 * number : 8 * number + 8] = (30, 30, 250)
+    return Image.fromarray(pixels)
+
+
+def saved_pages(path, orientations, **options):
+    """A document of one page for each orientation tag; the pages as they should be seen."""
+    pages, seen = [marked(number) for number in range(len(orientations))], []
+    for page, orientation in zip(pages, orientations, strict=True):
+        page.encoderinfo = {"tiffinfo": {0x0112: orientation}}
+        page.getexif()[0x0112] = orientation
+        seen.append(np.asarray(ImageOps.exif_transpose(page)))
+    pages[0].save(
+        path, save_all=True, append_images=pages[1:], tiffinfo={0x0112: orientations[0]}, **options
+    )
+    return seen
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("big", [False, True])
+def test_every_page_of_a_tiff_comes_out_upright(tmp_path, enlarge, orientation, big):
+    source = tmp_path / "turned.tif"
+    seen = saved_pages(source, [orientation] * 3, big_tiff=big)
+    with ImageReader(source) as reader:
+        assert reader.header.pages == 3
+        for page, strip in zip(seen, reader.strips(), strict=True):
+            np.testing.assert_array_equal(strip, page)
+    made, said = enlarge(source)
+    assert not said
+    with Image.open(made) as opened:
+        assert opened.n_frames == 3
+        for number, page in enumerate(seen):
+            opened.seek(number)
+            assert opened.getexif().get(0x0112, 1) == 1
+            assert opened.size == (2 * page.shape[1], 2 * page.shape[0])
+
+
+def test_pages_that_lie_differently_are_said_to_be_left(tmp_path, enlarge):
+    saved_pages(tmp_path / "a.tif", [6, 1])
+    made, said = enlarge(tmp_path / "a.tif")
+    assert "only the first" in said
+    with Image.open(made) as opened:
+        assert opened.size == (48, 80)
+
+
+def test_every_frame_of_an_animation_comes_out_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    frames = [marked(number) for number in range(3)]
+    frames[0].save(
+        tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True, duration=40,
+        exif=exif,
+    )  # fmt: skip
+    with ImageReader(tmp_path / "a.webp") as reader:
+        assert reader.header.delays == (40, 40, 40)
+        for frame, strip in zip(frames, reader.strips(), strict=True):
+            np.testing.assert_array_equal(strip[..., :3], np.rot90(np.asarray(frame), -1))
+
+
+def test_a_turned_file_that_was_replaced_is_read_anew(tmp_path):
+    """libvips keeps what it has decoded in any order, by name."""
+    for value in (10, 200):
+        saved = Image.fromarray(np.full((24, 40, 3), value, np.uint8))
+        saved.save(tmp_path / "a.tif", tiffinfo={0x0112: 6})
+        assert (read_picture(tmp_path / "a.tif").pixels == value).all()
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".tif"])
 def test_cmyk_goes_through_its_profile(tmp_path, enlarge, suffix):
     wanted = np.zeros((32, 32, 3), np.uint8)

@@ -1,19 +1,16 @@
 """ParagonSR2: super-resolution of images and video by two paths.
 
-Importing this package is light: neither PyTorch nor an engine is loaded before it is used.
+Importing the package is light: PyTorch and the engines are loaded when they are first used. It
+leaves the environment, the loggers and the settings of other libraries as they are.
 """
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from paragonsr2.errors import ParagonError
 from paragonsr2.version import __version__
-
-# ONNX Runtime reports its use to Microsoft unless this is set before it loads.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from paragonsr2.network.generator import (

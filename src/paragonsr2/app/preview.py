@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import pyvips
+
 from paragonsr2.clips.clip import probe
 from paragonsr2.clips.container import is_video
 from paragonsr2.clips.frames import read_frames
 from paragonsr2.errors import ImageError, ImageTooLargeError
-from paragonsr2.images import formats
 from paragonsr2.images.apng import count_frames
-
-#: libvips as that module leaves it: without the loaders that hostile files may not reach.
-pyvips = formats.pyvips
+from paragonsr2.images.loading import open_image
 
 #: Largest side of a preview in pixels; a browser keeps 4 bytes for each of them.
 MAX_SIDE = 6144
@@ -64,19 +63,17 @@ def make_preview(source: Path, target: Path, *, max_pixels: int) -> MediaSize:
     if is_video(source):
         return _clip_preview(source, target, max_pixels)
     try:
-        image = cast(Any, pyvips.Image).new_from_file(str(source), access="sequential")
+        image = open_image(source)
         size = _size(image, count_frames(source))
         if size.pixels > max_pixels:
             raise ImageTooLargeError(
                 f"{_text(size)} is {size.pixels / 1e6:.1f} megapixels; "
                 f"at this scale the page takes {max_pixels / 1e6:.1f}"
             )
-        shown = cast(Any, pyvips.Image).thumbnail(
-            str(source), MAX_SIDE, size="down", export_profile="srgb", fail_on="truncated"
-        )
+        shown = image.thumbnail_image(MAX_SIDE, size="down", export_profile="srgb")
         shown.cast("uchar").write_to_file(str(target), compression=1, keep="none")
-    except pyvips.Error as error:
-        # libvips' message contains the path, which the visitor must not see.
+    except (pyvips.Error, ImageError) as error:
+        # Their messages contain the path, which the visitor must not see.
         raise ImageError("this image cannot be read; it may be damaged or incomplete") from error
     return size
 

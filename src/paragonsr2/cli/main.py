@@ -21,6 +21,7 @@ from paragonsr2.cli.models import inspect, models
 from paragonsr2.cli.train import train
 from paragonsr2.cli.upscale import upscale
 from paragonsr2.errors import ParagonError
+from paragonsr2.process import set_up_command
 from paragonsr2.version import __version__
 
 NAME = "paragonsr2"
@@ -64,6 +65,7 @@ def root(
 @contextmanager
 def exit_on_error(program: str) -> Generator[None]:
     """Print an expected error as one line on stderr and exit with its code."""
+    set_up_command()
     try:
         yield
     except ParagonError as error:

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-import onnxruntime as ort
 import torch
 
 from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.errors import ExportError
 from paragonsr2.network.generator import ParagonSR2
+from paragonsr2.process import without_telemetry
+
+with without_telemetry():
+    import onnxruntime as ort
 
 #: Height and width of the pictures that parity is checked on: odd, tiny, and past a window.
 ODD_SIZES = ((1, 1), (7, 5), (33, 17), (47, 65), (3, 91))

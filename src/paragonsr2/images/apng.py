@@ -14,14 +14,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
+import pyvips
 
 from paragonsr2.arrays.pixels import Pixels, full_scale
 from paragonsr2.errors import ImageError
-from paragonsr2.images import formats
 from paragonsr2.images.rowstream import checksum, chunk
-
-#: libvips as that module leaves it: without the loaders that hostile files may not reach.
-pyvips = formats.pyvips
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -192,8 +189,8 @@ class Animation:
             pieces.append(chunk(b"IDAT", content[4:] if kind == b"fdAT" else content))
         pieces.append(chunk(b"IEND", b""))
         try:
-            image = cast(Any, pyvips.Image).new_from_buffer(
-                b"".join(pieces), "", access="sequential", fail_on="truncated"
+            image = cast(Any, pyvips.Image).pngload_buffer(
+                b"".join(pieces), access="sequential", fail_on="truncated"
             )
             pixels = np.asarray(image)
         except pyvips.Error as error:

@@ -1,16 +1,14 @@
-"""The image formats: what each can hold, and which of them the installed libvips knows."""
+"""The image formats: how each is recognised, what it can hold, and whether libvips has it here."""
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from paragonsr2.errors import EnvironmentProblem, OutputError
 
-# libvips prints its warnings to stderr unless told before it loads.
-os.environ.setdefault("VIPS_WARNING", "0")
 try:
     import pyvips
 except (ImportError, OSError) as error:
@@ -18,34 +16,29 @@ except (ImportError, OSError) as error:
         f"libvips does not load ({error}); reinstall: pip install pyvips pyvips-binary"
     ) from error
 
-#: Loaders that hostile files may reach: those of the formats below, which are fuzzed. All others
-#: are blocked, whatever the installed libvips was built with.
-_LOADERS = ("Heif", "Jpeg", "Jxl", "Nsgif", "Png", "Tiff", "Webp")
-
-pyvips.operation_block_set("VipsForeignLoad", True)
-for _loader in _LOADERS:
-    pyvips.operation_block_set(f"VipsForeignLoad{_loader}", False)
-pyvips.cache_set_max(0)
-
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What a file format can hold.
+    """One file format.
 
     Attributes:
-        title: for people.
+        title: its name in messages.
         suffixes: of its files; the first is the one written.
-        max_side: pixels.
-        deep: more than 8 bits a sample.
-        floats: 32-bit floating point samples.
-        alpha: transparency.
-        pages: animation or several pages.
-        delays: how long each page is shown.
-        writes_as: the format in which an enlarged file of this one is kept.
+        signature: regular expression that the first :data:`SIGNATURE_BYTES` of a file match.
+        loader: the libvips operation that reads it.
+        max_side: largest width or height that it can hold, in pixels.
+        deep: it can hold more than 8 bits a sample.
+        floats: it can hold 32-bit floating point samples.
+        alpha: it can hold transparency.
+        pages: it can hold an animation or several pages.
+        delays: it can hold how long each frame is shown.
+        writes_as: the format in which the enlarged file is written, if not this one.
     """
 
     title: str
     suffixes: tuple[str, ...]
+    signature: bytes
+    loader: str
     max_side: int
     deep: bool = False
     floats: bool = False
@@ -55,17 +48,38 @@ class ImageFormat:
     writes_as: str = ""
 
 
+#: How much of a file has to be read to recognise its format.
+SIGNATURE_BYTES = 16
+
 _ALL: dict[str, ImageFormat] = {
-    "png": ImageFormat("PNG", (".png", ".apng"), 10_000_000, deep=True, pages=True, delays=True),
-    "jpg": ImageFormat("JPEG", (".jpg", ".jpeg"), 65_500, alpha=False),
-    "webp": ImageFormat("WebP", (".webp",), 16_383, pages=True, delays=True),
-    "tiff": ImageFormat("TIFF", (".tif", ".tiff"), 10_000_000, deep=True, floats=True, pages=True),
-    "avif": ImageFormat("AVIF", (".avif",), 16_384, deep=True),
-    "gif": ImageFormat("GIF", (".gif",), 65_535, pages=True, delays=True),
-    "jxl": ImageFormat("JPEG XL", (".jxl",), 1_000_000, deep=True, pages=True, delays=True),
+    "png": ImageFormat(
+        "PNG", (".png", ".apng"), rb"\x89PNG\r\n\x1a\n", "pngload", 10_000_000,
+        deep=True, pages=True, delays=True,
+    ),
+    "jpg": ImageFormat(
+        "JPEG", (".jpg", ".jpeg"), rb"\xff\xd8\xff", "jpegload", 65_500, alpha=False
+    ),
+    "webp": ImageFormat(
+        "WebP", (".webp",), rb"RIFF....WEBP", "webpload", 16_383, pages=True, delays=True
+    ),
+    "tiff": ImageFormat(
+        "TIFF", (".tif", ".tiff"), rb"II[*+]\0|MM\0[*+]", "tiffload", 10_000_000,
+        deep=True, floats=True, pages=True,
+    ),
+    "avif": ImageFormat("AVIF", (".avif",), rb"....ftypavi[fs]", "heifload", 16_384, deep=True),
+    "gif": ImageFormat(
+        "GIF", (".gif",), rb"GIF8[79]a", "gifload", 65_535, pages=True, delays=True
+    ),
+    "jxl": ImageFormat(
+        "JPEG XL", (".jxl",), rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", "jxlload", 1_000_000,
+        deep=True, pages=True, delays=True,
+    ),
     # AVIF is the same container with a codec that anyone may write.
-    "heic": ImageFormat("HEIC", (".heic", ".heif"), 16_384, deep=True, writes_as="avif"),
-}
+    "heic": ImageFormat(
+        "HEIC", (".heic", ".heif"), rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", "heifload", 16_384,
+        deep=True, writes_as="avif",
+    ),
+}  # fmt: skip
 
 
 def _known() -> dict[str, ImageFormat]:
@@ -74,7 +88,7 @@ def _known() -> dict[str, ImageFormat]:
     return {
         name: form
         for name, form in _ALL.items()
-        # A HEIF loader may lack the codec of HEIC; that is said when a file is opened.
+        # A HEIF loader without the codec of HEIC says so when it opens such a file.
         if form.suffixes[0] in there
     }
 
@@ -92,31 +106,39 @@ WRITABLE: Mapping[str, ImageFormat] = {
 _NAME_OF_SUFFIX = {suffix: name for name, form in _ALL.items() for suffix in form.suffixes}
 
 
+def recognise(head: bytes) -> ImageFormat | None:
+    """The readable format of a file that starts with ``head``, whatever its name; else None."""
+    for form in FORMATS.values():
+        if re.match(form.signature, head, re.DOTALL):
+            return form
+    return None
+
+
 def format_of(path: Path) -> str:
-    """The format that the suffix of ``path`` names, if it can be written.
+    """The format that the suffix of ``path`` names.
 
     Raises:
-        OutputError: the suffix is none that is written here.
+        OutputError: no format with this suffix can be written.
     """
     name = _NAME_OF_SUFFIX.get(path.suffix.lower(), "")
     if name in WRITABLE:
         return name
     known = ", ".join(sorted(form.suffixes[0] for form in WRITABLE.values()))
-    why = "; this libvips is built without it" if name and name not in FORMATS else ""
-    raise OutputError(f"cannot write '{path.suffix}' files{why}; take one of {known}")
+    why = "; this libvips was built without it" if name and name not in FORMATS else ""
+    raise OutputError(f"cannot write '{path.suffix}' files{why}; use one of {known}")
 
 
 def kept_suffix(path: Path) -> str:
-    """The suffix of what ``path`` becomes when its format is kept.
+    """The suffix of the enlarged file when the format of ``path`` is kept.
 
-    A format that is only read becomes its nearest relative; an unknown suffix stays, to be
-    refused when it is written.
+    A format that can only be read becomes the nearest one that can be written. An unknown suffix
+    stays, and is refused when the file is written.
     """
     form = FORMATS.get(_NAME_OF_SUFFIX.get(path.suffix.lower(), ""))
     return FORMATS[form.writes_as].suffixes[0] if form and form.writes_as else path.suffix
 
 
 def complaint(error: pyvips.Error) -> str:
-    """What libvips says, on one line; older complaints may stand before the last one."""
+    """The last thing that libvips complained about, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[-1:])[:160] or "it does not say why"
+    return " ".join(lines[-1:])[:160] or "libvips gives no reason"

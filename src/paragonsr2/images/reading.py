@@ -1,7 +1,7 @@
-"""Image files in through libvips, with what they carry: depth, alpha, profile, EXIF.
+"""Reading image files through libvips, with what they carry: depth, alpha, profile, EXIF.
 
-A file is read in strips of whole rows, page after page, so that neither a picture larger than
-memory nor a long animation has to be in memory at once.
+A file is read in strips of whole rows, page after page, so that pictures and animations may be
+larger than memory.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ from paragonsr2.images.apng import Animation, count_frames
 from paragonsr2.images.exif import is_kept, without_pixel_facts
 from paragonsr2.images.formats import complaint
 from paragonsr2.images.header import Header, Picture
+from paragonsr2.images.loading import open_image
 
-#: Input pixels, all pages together, above which a file is refused unless told otherwise: a few
-#: bytes can claim more. Above the largest single exposures of today's cameras.
+#: Default limit of the input pixels, all pages together: a file of a few bytes can claim any
+#: number. The largest single exposures of today's cameras stay below.
 MAX_PIXELS = 250_000_000
 
-
-#: Bytes of a decoded page up to which it is decoded at once.
+#: A page of up to this many decoded bytes is decoded at once.
 AT_ONCE = 1 << 27
 
-
-#: Bytes of a strip of a page that is not.
+#: A larger page is decoded in strips of about this many bytes.
 STRIP = 1 << 24
 
-
 _CARRIED = ("exif-", "xmp-data", "iptc-data", "icc-profile-data")
-
 
 _KIND: dict[str, npt.DTypeLike] = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 
 
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:>|\s*=\s*[\"']))[2-8]")
 
+#: Value of the orientation tag of a picture that need not be turned.
+_UPRIGHT = 1
+
 
 def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode the first page of an image file; see :class:`ImageReader`.
 
     Raises:
-        ImageError: no image, damaged or truncated, or with unusual samples.
-        ImageTooLargeError: more than ``max_pixels``.
+        ImageError: the file is not an image, is damaged, or has unusual samples.
+        ImageTooLargeError: it has more than ``max_pixels``.
     """
     with ImageReader(path, max_pixels=max_pixels, first_page=True) as reader:
         strips = list(reader.strips())
@@ -62,21 +62,21 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
 class ImageReader:
     """An open image file.
 
-    The header is read, and what is claimed there is checked before any pixel is decoded.
-    Pixels come upright. CMYK becomes sRGB through its profile, Lab becomes sRGB; palettes and
-    single bits become 8 bits; 32-bit integers become 16 bits; floats stay what they are.
+    The header is read and checked before any pixel is decoded. Every page comes upright. CMYK
+    becomes sRGB through its profile, Lab becomes sRGB; palettes and single bits become 8 bits;
+    32-bit integers become 16 bits; floats stay floats.
 
     Args:
-        path: any file in one of the formats that are read, whatever its suffix.
+        path: a file in one of the readable formats, whatever its suffix.
         max_pixels: refuse a file that claims more, all pages together.
-        first_page: leave the other pages of an animation or document alone.
+        first_page: read only the first page of an animation or document.
 
     Attributes:
         header: what the file claims.
 
     Raises:
-        ImageError: no image, damaged, or with unusual samples.
-        ImageTooLargeError: more than ``max_pixels``.
+        ImageError: the file is not an image, is damaged, or has unusual samples.
+        ImageTooLargeError: it has more than ``max_pixels``.
     """
 
     def __init__(
@@ -103,15 +103,17 @@ class ImageReader:
         self._at_once = size <= AT_ONCE * pages
         if size <= AT_ONCE:
             self._image = image = image.copy_memory()
-        # What is not kept in memory can be read only once.
+        # An image that is not in memory can be read only once.
         alpha = image if size <= AT_ONCE or image.bands % 2 else _decode(self.path, pages)
         self.header = _header(image, pages, notes, opaque=_opaque(alpha))
 
     def _open_animation(self, animation: Animation) -> None:
-        """An animated PNG; libvips has read what belongs to the whole file, and one picture."""
+        """Open an animated PNG, of which libvips reads the metadata and the first picture."""
         first = _header(self._image, 1, (), opaque=False)
         if (animation.width, animation.height) != (first.width, first.height):
-            raise ImageError(f"{self.path} is an animated PNG to be turned; turn it first")
+            raise ImageError(
+                f"{self.path} is an animated PNG with an orientation tag; rotate it first"
+            )
         white = full_scale(first.dtype)
         opaque = all(frame[..., -1].min() == white for frame in animation.frames())
         self._animation = animation
@@ -125,20 +127,21 @@ class ImageReader:
         )
 
     def __enter__(self) -> Self:
-        """Nothing to do: it is open."""
+        """Return the reader, which is open already."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._image = None
 
     def strips(self) -> Iterator[Pixels]:
-        """The pixels, ``(rows, W, C)`` at a time, top to bottom, page after page; only once.
+        """Decode the pixels, top to bottom, page after page; can be called once.
 
-        No strip holds rows of two pages.
+        Yields:
+            ``(rows, W, C)`` of one page.
 
         Raises:
-            ImageError: the file is damaged further down, or holds NaN or infinity.
+            ImageError: the pixels are damaged, or contain NaN or infinity.
         """
         head = self.header
         if self._animation is not None:
@@ -156,13 +159,15 @@ class ImageReader:
                     raw = region.fetch(0, top + first, head.width, rows)
                     strip: Pixels = np.frombuffer(raw, dtype=head.dtype)
                     if head.dtype == np.float32 and not np.isfinite(strip).all():
-                        raise ImageError(f"{self.path} holds NaN or infinity; mend those pixels")
+                        raise ImageError(
+                            f"{self.path} contains NaN or infinity; repair those pixels"
+                        )
                     yield strip.reshape(rows, head.width, head.channels)
 
 
 @contextmanager
 def _reading(path: Path) -> Generator[None]:
-    """Turn what goes wrong with a file into an :class:`ImageError` of one line."""
+    """Turn the errors of the system and of libvips into an :class:`ImageError` of one line."""
     try:
         yield
     except OSError as error:
@@ -170,21 +175,17 @@ def _reading(path: Path) -> Generator[None]:
     except pyvips.Error as error:
         if "HEVC" in str(error):
             raise ImageError(
-                f"{path} is HEIC, which this libvips cannot decode; install libvips with libde265 "
-                "from your system in place of pyvips-binary"
+                f"{path} is HEIC, which this libvips cannot decode; replace pyvips-binary by "
+                "your system's libvips with libde265"
             ) from error
-        raise ImageError(f"{path} is no readable image, or damaged: {complaint(error)}") from error
-
-
-def _load(path: Path, *, access: str = "sequential", **options: Any) -> Any:
-    return cast(Any, pyvips.Image).new_from_file(
-        str(path), access=access, fail_on="truncated", **options
-    )
+        raise ImageError(
+            f"{path} cannot be decoded, it may be damaged: {complaint(error)}"
+        ) from error
 
 
 def _measure(path: Path, max_pixels: int, *, first_page: bool) -> tuple[int, tuple[str, ...]]:
-    """How many pages are to be read, and what is left behind; refuses what is too large."""
-    image = _load(path)
+    """Check the size; the number of pages to read, and notes on what is left out."""
+    image = open_image(path)
     pages = image.get("n-pages") if image.get_typeof("n-pages") and not first_page else 1
     _check_size(path, image.width * image.height * pages, max_pixels)
     if pages == 1:
@@ -192,34 +193,42 @@ def _measure(path: Path, max_pixels: int, *, first_page: bool) -> tuple[int, tup
     if image.get("vips-loader").startswith("heif"):
         return 1, (f"holds {pages} pictures; only the main one is enlarged",)
     try:
-        whole = _load(path, n=-1)
+        whole = open_image(path, n=-1)
     except pyvips.Error as error:
         if "differs" not in str(error):
             raise
-        return 1, (f"has {pages} pages of several sizes; only the first is enlarged",)
+        return 1, (
+            f"has {pages} pages of several sizes or orientations; only the first is enlarged",
+        )
     _check_size(path, whole.width * whole.height, max_pixels)
     return pages, ()
 
 
 def _decode(path: Path, pages: int) -> Any:
-    """The pages above each other, upright and plain; pixels are decoded when asked for."""
-    image = _load(path, n=-1) if pages > 1 else _load(path)
-    if pages == 1 and image.get_typeof("orientation") and image.get("orientation") != 1:
-        # Turning needs any row at any time; libvips keeps large images in a nameless file.
-        image = _load(path, access="random").autorot()
+    """The pages below each other, upright and plain; pixels are decoded when they are needed."""
+    options: dict[str, Any] = {"n": -1} if pages > 1 else {}
+    image = open_image(path, **options)
+    if image.get_typeof("orientation") and image.get("orientation") != _UPRIGHT:
+        # Turning needs the rows in another order; libvips keeps large images in a temporary file.
+        image = open_image(path, access="random", **options)
+        height = image.height // pages
+        tops = range(0, image.height, height)
+        turned = [image.crop(0, top, image.width, height).autorot() for top in tops]
+        # All pages of a file have the same orientation, or libvips would not read them together.
+        image = cast(Any, pyvips.Image).arrayjoin(turned, across=1)
     return _plain(image, path)
 
 
 def _check_size(path: Path, count: int, max_pixels: int) -> None:
     if count > max_pixels:
         raise ImageTooLargeError(
-            f"{path} has {count / 1e6:.0f} megapixels, the limit is "
-            f"{max_pixels / 1e6:.0f}; lift it with --max-megapixels"
+            f"{path} has {count / 1e6:.0f} megapixels and the limit is "
+            f"{max_pixels / 1e6:.0f}; raise it with --max-megapixels"
         )
 
 
 def _plain(image: Any, path: Path) -> Any:
-    """Grey or RGB, with or without alpha, in one of the three depths."""
+    """Convert to grey or RGB, with or without alpha, in one of the three sample types."""
     deep = image.format == "ushort"
     if image.interpretation == "cmyk":
         depth = 16 if deep else 8
@@ -231,10 +240,12 @@ def _plain(image: Any, path: Path) -> Any:
         image = image.copy(interpretation="rgb16" if image.bands > 2 else "grey16")
     if image.format not in _KIND:
         raise ImageError(
-            f"{path} has {image.format} samples; 8, 16 or 32 bits without sign, or 32-bit floats"
+            f"{path} has {image.format} samples; convert it to unsigned integers or 32-bit floats"
         )
     if image.bands not in (1, 2, 3, 4) or image.hasalpha() == bool(image.bands % 2):
-        raise ImageError(f"{path} has {image.bands} bands; grey or RGB, with or without alpha")
+        raise ImageError(
+            f"{path} has {image.bands} bands; convert it to grey or RGB, with or without alpha"
+        )
     return image
 
 

@@ -1,27 +1,27 @@
-"""Rows of pixels, as they are made, into a libvips image that is never whole in memory."""
+"""A libvips image made of rows as they arrive from Python; it is never in memory as a whole."""
 
 from __future__ import annotations
 
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyvips
 
 from paragonsr2.arrays.pixels import Pixels
 
-#: Bytes of pixels packed at a time.
+#: Bytes of pixels in one piece of the stream.
 _PIECE = 1 << 22
 
 
 class RowStream:
-    """The way by which rows from Python reach a libvips saver.
+    """Feed rows from Python to a libvips saver; keep this object until the image is saved.
 
-    libvips takes a stream of pixels only in the form of a file. The cheapest that it reads from
-    a pipe is a PNG without compression, one grey byte a column; the bytes are given their meaning
-    back behind it.
+    libvips reads a stream of pixels only in a file format. The cheapest one that works in a pipe
+    is an uncompressed PNG of single grey bytes, which are then put together to samples and pixels
+    again.
 
     Args:
         width, height: of the whole image, all pages together.
@@ -29,20 +29,21 @@ class RowStream:
         dtype: of a sample.
 
     Attributes:
-        error: what the strips raised; libvips itself only sees the end of the stream.
+        error: the exception that the strips raised; libvips only sees the end of the stream.
     """
 
     def __init__(self, width: int, height: int, channels: int, dtype: np.dtype[Any]) -> None:
         self.width, self.height, self.channels = width, height, channels
         self.pixel_bytes = channels * dtype.itemsize
         self.error: BaseException | None = None
+        self._source: Any = None
 
     def image(self, strips: Iterable[Pixels], vips_format: str) -> Any:
-        """An image that can be read once, top to bottom; it pulls the strips as it goes.
+        """An image that can be read once, top to bottom, and takes the strips as it is read.
 
         Args:
             strips: ``(rows, W, C)``; all rows in order.
-            vips_format: libvips' name of the dtype.
+            vips_format: the libvips name of the dtype.
         """
         pending = iter(strips)
         first = next(pending)
@@ -64,10 +65,12 @@ class RowStream:
             taken, rest = rest[:length], rest[length:]
             return bytes(taken)
 
-        source = pyvips.SourceCustom()
+        # The image calls back into Python for as long as this object lives.
+        self._source = source = pyvips.SourceCustom()
         source.on_read(read)
-        flat = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="truncated")
-        # The image pulls from the source for as long as it lives.
+        flat = cast(Any, pyvips.Image).pngload_source(
+            source, access="sequential", fail_on="truncated"
+        )
         image = flat.bandfold(factor=self.pixel_bytes)
         return image.copy(format=vips_format, bands=self.channels)
 
@@ -81,7 +84,7 @@ class RowStream:
         while strip is not None:
             for top in range(0, strip.shape[0], step):
                 part = np.ascontiguousarray(strip[top : top + step])
-                # Each row of a PNG begins with the number of its filter: 0 is none.
+                # Each row of a PNG begins with the number of its filter; 0 is none.
                 rows = np.zeros((part.shape[0], 1 + row_bytes), dtype=np.uint8)
                 rows[:, 1:] = part.view(np.uint8).reshape(part.shape[0], row_bytes)
                 packed = deflate.compress(rows.data)
@@ -93,10 +96,10 @@ class RowStream:
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk of a PNG file."""
+    """Make a chunk of a PNG file."""
     return struct.pack(">I", len(content)) + kind + content + checksum(kind, content)
 
 
 def checksum(kind: bytes, content: bytes) -> bytes:
-    """The four bytes that end a chunk."""
+    """The four bytes at the end of a chunk."""
     return struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from paragonsr2.arrays.pixels import FloatNCHW
+from paragonsr2.process import without_telemetry
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,11 @@ def matrix_peak(side: int = 2048, calls: int = 6) -> float:
     The best of ``calls`` in PyTorch and ONNX Runtime, both on PyTorch's number of threads. Two
     libraries, because some builds of PyTorch do not use the widest registers of some processors.
     """
-    import onnxruntime
     import torch
     from onnx import TensorProto, helper
+
+    with without_telemetry():
+        import onnxruntime
 
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.rand(side, side, generator=generator) for _ in range(2))

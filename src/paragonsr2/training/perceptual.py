@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import os
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from paragonsr2.errors import MissingExtraError, TrainingError
+from paragonsr2.process import variable
 from paragonsr2.training.loss_terms import PairLoss
 
 #: Metric of pyiqa to the files it reads, below ``torch.hub.get_dir()``.
@@ -89,16 +89,6 @@ class PyiqaLoss(PairLoss):
         return self.metric(sr.float(), hr.float())
 
 
-@contextmanager
-def _weights_only() -> Generator[None]:
+def _weights_only() -> AbstractContextManager[None]:
     """Have ``torch.load`` read tensors only, whatever its caller asks: pyiqa would unpickle."""
-    key = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(key)
-    os.environ[key] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[key]
-        else:
-            os.environ[key] = before
+    return variable("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")

@@ -9,7 +9,6 @@ that the high-resolution partner is the photograph itself, not resampled.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -160,8 +159,6 @@ def load_av() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    # SVT-AV1 reads this once, when it is first used, and is talkative without it.
-    os.environ.setdefault("SVT_LOG", "1")
     try:
         import av
     except ModuleNotFoundError as error:

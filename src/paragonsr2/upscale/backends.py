@@ -15,6 +15,7 @@ from paragonsr2.arrays.kernels import polyphase_taps
 from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.arrays.resize import bicubic, magic
 from paragonsr2.errors import BackendError, MissingExtraError, WeightsError
+from paragonsr2.process import without_telemetry
 from paragonsr2.weights.metadata import Precision, read_tile_needs
 
 if TYPE_CHECKING:
@@ -147,7 +148,8 @@ class OnnxBackend:
         threads: int = 0,
         fp32: Callable[[], bytes] | None = None,
     ) -> None:
-        import onnxruntime as ort
+        with without_telemetry():
+            import onnxruntime as ort
 
         label = model.name if isinstance(model, Path) else "model"
         content = read_model(model) if isinstance(model, Path) else model

@@ -1,0 +1,46 @@
+"""Opening image files in libvips with the one loader that fits the first bytes of the file.
+
+libvips itself would offer a file to every loader that it was built with: SVG, PDF, ImageMagick,
+CSV and so on. Those are beyond the reach of hostile files here, because no loader is ever searched
+for. Nothing in libvips' global state is changed, which belongs to the host program.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import pyvips
+
+from paragonsr2.errors import ImageError
+from paragonsr2.images.formats import FORMATS, SIGNATURE_BYTES, recognise
+
+
+def open_image(
+    path: Path, *, access: Literal["sequential", "random"] = "sequential", **options: Any
+) -> Any:
+    """Open an image file; its header is read, its pixels are decoded when they are asked for.
+
+    Args:
+        path: a file in one of :data:`~paragonsr2.images.formats.FORMATS`, whatever its suffix.
+        access: ``sequential`` for reading the pixels once, top to bottom.
+        options: of the libvips loader.
+
+    Returns:
+        A ``pyvips.Image``.
+
+    Raises:
+        ImageError: the file is in none of the formats.
+        pyvips.Error: it is damaged.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        form = recognise(file.read(SIGNATURE_BYTES))
+    if form is None:
+        known = ", ".join(form.title for form in FORMATS.values())
+        raise ImageError(f"{path} is not an image in a known format ({known})")
+    if access == "random":
+        # Else libvips may answer from its cache with what the file held before.
+        options["revalidate"] = True
+    load = cast(Any, pyvips.Operation).call
+    return load(form.loader, str(path), access=access, fail_on="truncated", **options)
