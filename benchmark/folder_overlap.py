@@ -24,8 +24,8 @@ from paragonsr2.images.header import Picture
 from paragonsr2.images.reading import read_picture
 from paragonsr2.images.writing import write_picture
 from paragonsr2.measure.machine import write_result
-from paragonsr2.upscale.backends import cores
 from paragonsr2.upscale.job import run_tasks
+from paragonsr2.upscale.resources import cores
 from paragonsr2.upscale.task import Task
 from paragonsr2.upscale.upscaler import Upscaler
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from paragonsr2.export.onnx import build_onnx
+from paragonsr2.export.graph_writing import build_onnx
 from paragonsr2.network.generator import ParagonSR2, build
 from paragonsr2.variants import VARIANTS
 from paragonsr2.weights.metadata import GraphPrecision

@@ -48,8 +48,8 @@ from paragonsr2.tensorrt.engine_files import (
     EngineDescription,
     EngineIdentity,
     Gpu,
+    InputSize,
     Profile,
-    Size,
     write_description,
 )
 from paragonsr2.upscale.backends import OnnxBackend
@@ -370,7 +370,7 @@ def test_the_command(tmp_path, monkeypatch):
 def engine(tmp_path, monkeypatch):
     """An engine file for up to 64x48 pixels, and a TensorRT that runs it on the processor."""
     gpu = Gpu("NVIDIA Test 1", "8.9")
-    sizes = [Size(height=24 * i, width=32 * i) for i in (1, 1, 2)]
+    sizes = [InputSize(height=24 * i, width=32 * i) for i in (1, 1, 2)]
     content = {"shapes": {"input": [(1, 3, size.height, size.width) for size in sizes]}}
     path = tmp_path / "m.engine"
     path.write_text(json.dumps(content))

@@ -19,6 +19,8 @@ from paragonsr2.images.header import Picture
 from paragonsr2.images.reading import read_picture
 from paragonsr2.images.writing import write_picture
 from paragonsr2.network.generator import build
+from paragonsr2.variants import VARIANTS
+from paragonsr2.weights.catalogue import entries
 from paragonsr2.weights.store import save_checkpoint
 from test_weights import Bomb
 
@@ -166,6 +168,8 @@ def test_unwritable_output(photo, tmp_path):
     ("arguments", "code"),
     [
         (["--model", "huge"], 2),
+        (["--model", "img.png"], 2),
+        (["--model", "magic", "--device", "cuda"], 2),
         (["--model", "magic:x"], 2),
         (["--model", "magic:2"], 2),
         (["--model", "magic", "--scale", "5"], 2),
@@ -210,6 +214,30 @@ def test_a_checkpoint_upscales_through_torch(photo, tmp_path):
     about = json.loads(run("inspect", tmp_path / "r.safetensors", "--json").stdout)
     assert about["variant"] == "realtime"
     assert about["kmacs_per_pixel"] <= 18
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("realtime", "bundled model"),
+        ("picture.png", ".safetensors"),
+        ("magic", "without a model file"),
+    ],
+)
+def test_what_is_no_model_file_is_not_inspected(name, said):
+    done = run("inspect", name)
+    fails_cleanly(done, 2)
+    assert said in done.stderr
+
+
+def test_models_starts_with_what_each_is_for():
+    short, long = run("models").stdout, run("models", "--long").stdout
+    assert short.splitlines()[0] == f"realtime: {VARIANTS['realtime'].purpose}"
+    entry = entries()[0]
+    digest = entry.files["onnx"]["sha256"]
+    assert digest not in short
+    assert digest in long
+    assert digest in run("models", "--json").stdout
 
 
 def test_evaluate_prints_the_contract(tmp_path):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from types import SimpleNamespace
@@ -30,7 +31,7 @@ from paragonsr2.errors import (
     UsageError,
     WeightsError,
 )
-from paragonsr2.export.graph import read_graph
+from paragonsr2.export.graph_reading import read_graph
 from paragonsr2.files import sha256
 from paragonsr2.tensorrt.backend import (
     EngineExecution,
@@ -52,8 +53,8 @@ from paragonsr2.tensorrt.engine_files import (
     EngineDescription,
     EngineIdentity,
     Gpu,
+    InputSize,
     Profile,
-    Size,
     description_path,
     parse_size,
     read_description,
@@ -61,15 +62,16 @@ from paragonsr2.tensorrt.engine_files import (
     require_usable,
     write_description,
 )
-from paragonsr2.upscale import upscaler as upscaler_module
-from paragonsr2.upscale.tiling import plan
-from paragonsr2.upscale.upscaler import Upscaler, open_backend
+from paragonsr2.upscale.opening import open_model
+from paragonsr2.upscale.tiling import spans
+from paragonsr2.upscale.upscaler import Upscaler
+from paragonsr2.weights.source import resolve
 from test_cli import fails_cleanly, run
 
 HAS_GPU = torch.cuda.is_available() and importlib.util.find_spec("tensorrt") is not None
 
 GPU = Gpu("NVIDIA Test 1", "8.9")
-PROFILE = Profile(Size(16, 16), Size(24, 32), Size(64, 80))
+PROFILE = Profile(InputSize(16, 16), InputSize(24, 32), InputSize(64, 80))
 
 
 def save_graph(path, dtype=np.float32, *, inputs=1, weights="initializer", scale=2):
@@ -121,12 +123,18 @@ def order_in(folder, graph, precision="fp16", **changes):
 
 
 sides = st.integers(1, 16384)
-sizes = st.builds(Size, sides, sides)
+sizes = st.builds(InputSize, sides, sides)
 
 
 @given(sizes)
+@settings(deadline=None)
 def test_a_size_reads_back(size):
     assert parse_size("--min", str(size)) == size
+
+
+def test_a_size_is_width_by_height():
+    assert parse_size("--max", "1920x1080") == InputSize(height=1080, width=1920)
+    assert str(InputSize(height=1080, width=1920)) == "1920x1080"
 
 
 @pytest.mark.parametrize(
@@ -138,6 +146,7 @@ def test_what_is_no_size_is_refused_by_its_flag(text):
 
 
 @given(sizes, sizes, sizes)
+@settings(deadline=None)
 def test_a_profile_is_in_order_or_refused(a, b, c):
     ordered = a.height <= b.height <= c.height and a.width <= b.width <= c.width
     if ordered:
@@ -159,7 +168,7 @@ def test_a_senseless_workspace_is_refused(gibibytes):
 def profiles():
     def build(pairs):
         heights, widths = (sorted(p) for p in zip(*pairs, strict=True))
-        return Profile(*(Size(h, w) for h, w in zip(heights, widths, strict=True)))
+        return Profile(*(InputSize(h, w) for h, w in zip(heights, widths, strict=True)))
 
     return st.lists(st.tuples(sides, sides), min_size=3, max_size=3).map(build)
 
@@ -175,6 +184,7 @@ identities = st.builds(
 
 
 @given(identities, identities)
+@settings(deadline=None)
 def test_keys_are_equal_exactly_when_identities_are(a, b):
     assert (a.key == b.key) == (a == b)
 
@@ -188,6 +198,7 @@ DESCRIPTION = EngineDescription(
 
 
 @given(identities)
+@settings(deadline=None)
 def test_a_description_reads_back(tmp_path_factory, identity):
     path = tmp_path_factory.mktemp("d") / "m.engine"
     write_description(path, replace(DESCRIPTION, identity=identity))
@@ -207,7 +218,7 @@ def test_a_damaged_description_is_refused(tmp_path, part, damage):
     else:
         whole["misspelt"] = whole.pop(part)
     description_path(path).write_text(json.dumps(whole))
-    with pytest.raises(WeightsError, match="build the engine anew"):
+    with pytest.raises(WeightsError, match="rebuild the engine"):
         read_description(path)
 
 
@@ -222,7 +233,10 @@ def test_an_engine_without_description_is_refused(tmp_path):
         ({"model_sha256": "cd" * 32}, "model abababababab, not cdcdcdcdcdcd"),
         ({"tensorrt": "11.4.0.106"}, "TensorRT 10.16.1.11, not 11.4.0.106"),
         ({"gpu": Gpu("NVIDIA Test 2", "9.0")}, "GPU NVIDIA Test 1"),
-        ({"profile": Profile(Size(1, 1), Size(2, 2), Size(3, 3))}, "not 1x1..2x2..3x3"),
+        (
+            {"profile": Profile(InputSize(1, 1), InputSize(2, 2), InputSize(3, 3))},
+            "not 1x1..2x2..3x3",
+        ),
         ({"precision": "fp32"}, "precision fp16, not fp32"),
     ],
 )
@@ -279,7 +293,7 @@ def test_what_no_engine_can_be_built_from_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="cannot read"):
         read_graph(bad)
     bad.write_bytes(b"nonsense")
-    with pytest.raises(WeightsError, match="no ONNX model"):
+    with pytest.raises(WeightsError, match="not an ONNX model"):
         read_graph(bad)
     with pytest.raises(WeightsError, match="2 inputs"):
         read_graph(save_graph(bad, inputs=2))
@@ -397,7 +411,7 @@ def test_fp16_that_was_not_built_is_an_error_and_leaves_nothing(
     tmp_path, fp16_graph, version, information
 ):
     trt = FakeTensorRt(version, information=information, graph_fp16=True)
-    with pytest.raises(ExportError, match="FP16 was asked for"):
+    with pytest.raises(ExportError, match="FP16 was requested"):
         built(tmp_path, trt, fp16_graph)
     left = [path.name for path in (tmp_path / "out").iterdir()]
     assert left == ["tensorrt.timing"]
@@ -415,7 +429,7 @@ def test_fp16_that_was_not_built_is_an_error_and_leaves_nothing(
         ({"failures": ["load"]}, "cannot load"),
         ({"failures": ["memory"]}, "lower --max"),
         ({"io_type": DataType.INT32}, "must be float32 or float16"),
-        ({"scale": 4}, "says it enlarges x2"),
+        ({"scale": 4}, "states x2, but its engine enlarges x4"),
     ],
 )
 def test_what_goes_wrong_is_one_line_and_the_old_engine_stays(
@@ -503,7 +517,7 @@ def backend_of(trt, description=DESCRIPTION):
     execute = EngineExecution(
         trt, content.encode(), description, torch.device("cpu"), stream, nullcontext
     )
-    return TensorRtBackend(description, execute, "under test")
+    return TensorRtBackend(description, execute, lambda: 1 << 30, "under test")
 
 
 def repeated(x, scale=2):
@@ -521,6 +535,7 @@ def test_every_size_from_one_pixel_runs(height, width, half):
 
 
 @given(height=st.integers(1, 64), width=st.integers(1, 80))
+@settings(deadline=None)
 def test_padding_repeats_the_far_edges(height, width):
     x = np.random.default_rng(width).random((1, 3, height, width), dtype=np.float32)
     padded = pad_to_profile(x, PROFILE)
@@ -534,6 +549,14 @@ def test_padding_repeats_the_far_edges(height, width):
 def test_too_large_a_tile_says_what_to_do(size):
     with pytest.raises(BackendError, match=r"--tile.*--max"):
         backend_of(FakeTensorRt()).run(np.zeros((1, 3, *size), np.float32))
+
+
+def test_threads_take_turns_on_one_engine():
+    backend = backend_of(FakeTensorRt())
+    pictures = [np.full((1, 3, 20, 20), value / 8, np.float32) for value in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        for x, out in zip(pictures, pool.map(backend.run, pictures), strict=True):
+            np.testing.assert_array_equal(out, repeated(x))
 
 
 @pytest.mark.parametrize("failure", ["load", "memory"])
@@ -556,11 +579,9 @@ def test_the_backend_is_what_the_model_said():
         backend_of(FakeTensorRt(), damaged)
 
 
-def test_images_larger_than_the_engine_go_through_in_tiles(monkeypatch):
-    backend = backend_of(FakeTensorRt())
-    monkeypatch.setattr(upscaler_module, "open_backend", lambda *_, **__: backend)
+def test_images_larger_than_the_engine_go_through_in_tiles():
     pixels = photo_like(150, 211)
-    out = Upscaler("under test")(pixels)
+    out = Upscaler.around(backend_of(FakeTensorRt()))(pixels)
     np.testing.assert_array_equal(out, pixels.repeat(2, 0).repeat(2, 1))
 
 
@@ -574,18 +595,14 @@ def test_images_larger_than_the_engine_go_through_in_tiles(monkeypatch):
 def test_automatic_tiles_fit_the_engine_or_say_why_not(max_side, halo, multiple, length):
     backend = SimpleNamespace(
         name="b", scale=2, halo=halo, multiple_of=multiple, bytes_per_pixel=9, max_side=max_side,
-        run=repeated,
+        run=repeated, free_memory=lambda: 1 << 40,
     )  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(upscaler_module, "open_backend", lambda *_, **__: backend)
-        if max_side < 16 + 2 * halo + multiple - 1:  # no room for the smallest tile
-            with pytest.raises(TileError, match="--max"):
-                Upscaler("under test")
-            return
-        tile = Upscaler("under test").tile
-    for part in plan(length, length, tile, halo, multiple):
-        assert part.y.read_stop - part.y.read_start <= max_side
-        assert part.x.read_stop - part.x.read_start <= max_side
+    if max_side < 16 + 2 * halo + multiple - 1:  # no room for the smallest tile
+        with pytest.raises(TileError, match="--max"):
+            Upscaler.around(backend)
+        return
+    for span in spans(length, Upscaler.around(backend).tile, halo, multiple):
+        assert span.read_stop - span.read_start <= max_side
 
 
 def save_engine(folder):
@@ -594,17 +611,21 @@ def save_engine(folder):
     return folder / "m.engine"
 
 
+def open_named(model, **options):
+    return open_model(resolve(model), **options)
+
+
 def test_engines_are_opened_by_their_suffix(tmp_path):
     engine = save_engine(tmp_path)
     if not HAS_GPU:
         with pytest.raises((MissingExtraError, BackendError)):
-            open_backend(str(engine), None)
-    with pytest.raises(BackendError, match="TensorRT only"):
-        open_backend(str(engine), None, backend="torch")
+            open_named(engine)
+    with pytest.raises(BackendError, match="not one; drop --backend torch"):
+        open_named(engine, backend="torch")
     with pytest.raises(BackendError, match="paragonsr2 engine"):
-        open_backend(str(tmp_path / "m.onnx"), None, backend="tensorrt")
+        open_named(tmp_path / "m.onnx", backend="tensorrt")
     with pytest.raises(BackendError, match="paragonsr2 engine"):
-        open_backend("realtime", 2, backend="tensorrt")
+        open_named("realtime", backend="tensorrt")
     with pytest.raises(BackendError, match="is fp16"):
         open_engine(engine, precision="fp32")
     with pytest.raises(WeightsError, match="cannot read"):
@@ -682,8 +703,8 @@ def test_wrong_flags_are_usage_errors(tmp_path, flags):
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_real_engine_gives_the_same_picture(tmp_path, precision):
     model = save_graph(tmp_path / "m.onnx", np.float16 if precision == "fp16" else np.float32)
-    done = run("engine", model, "-o", tmp_path / "m.engine", "--min", "16x16", "--opt", "24x32",
-               "--max", "64x80")  # fmt: skip
+    done = run("engine", model, "-o", tmp_path / "m.engine", "--min", "16x16", "--opt", "32x24",
+               "--max", "80x64")  # fmt: skip
     assert done.returncode == 0, done.stderr
     backend = open_engine(tmp_path / "m.engine")
     for height, width in ((16, 16), (31, 47), (64, 80)):

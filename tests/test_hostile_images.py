@@ -163,8 +163,7 @@ class Cheap(ClassicalBackend):
         return x.repeat(2, axis=2).repeat(2, axis=3)
 
 files.AT_ONCE, files.STRIP, module.BAND = 1 << 22, 1 << 20, 1 << 22
-module.open_backend = lambda *_, **__: Cheap(2, 0.0)
-up = module.Upscaler("cheap", tile=128)
+up = module.Upscaler.around(Cheap(2, 0.0), tile=128)
 def peak():
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024

@@ -55,6 +55,18 @@ def test_collapsed_equals_trained(make_stirred, variant, scale):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_deployed_network_keeps_the_dtype(make_small, variant, dtype):
+    network = make_small(variant).to(dtype)
+    deployed = network.collapse()
+    assert {parameter.dtype for parameter in deployed.parameters()} == {dtype}
+    x = torch.rand(1, 3, 21, 18, dtype=dtype)
+    with torch.no_grad():
+        tolerance = 1e-10 if dtype == torch.float64 else 0.1
+        torch.testing.assert_close(deployed(x), network(x), atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (17, 2), (16, 16), (15, 33)])
 def test_any_size_works(make_small, variant, size):
     with torch.no_grad():

@@ -22,7 +22,7 @@ def test_openvino_equals_onnx_runtime_on_bundled_weights():
 
 @pytest.mark.parametrize("variant", ["stream", "photo"])
 def test_openvino_runs_every_kind_of_block_at_odd_sizes(variant):
-    from paragonsr2.upscale.openvino import OpenVinoBackend
+    from paragonsr2.upscale.openvino_backend import OpenVinoBackend
 
     model = exported(variant, 2)
     ours, theirs = OpenVinoBackend(model, device="cpu"), OnnxBackend(model, device="cpu")
@@ -42,5 +42,5 @@ def test_results_are_not_overwritten_by_the_next_call():
 
 
 def test_a_missing_device_is_said():
-    with pytest.raises(BackendError, match="there is cpu"):
+    with pytest.raises(BackendError, match="choose from: cpu"):
         Upscaler("realtime", 2, backend="openvino", device="npu.7")

@@ -173,7 +173,7 @@ def test_alpha_travels_in_the_state(tmp_path):
         loaded = load_checkpoint(tmp_path / "x.pth", upsampler_alpha=0.3)
         assert loaded.description.upsampler_alpha == 0.3
         same(form, loaded.network)
-    with pytest.raises(WeightsError, match=r"alpha 0\.3, not 0\.6; leave"):
+    with pytest.raises(WeightsError, match=r"alpha 0\.3, not 0\.6; drop"):
         load_checkpoint(tmp_path / "x.pth", upsampler_alpha=0.6)
 
 

@@ -39,7 +39,7 @@ def _candidates(entry: Entry, threads: int) -> list[Candidate]:
         made.append(Candidate(entry.name, backend, precision, entry.scale, start, cuda))
 
     for device in PROVIDERS:
-        name, cuda = f"ONNX Runtime {device}", device in ("cuda", "tensorrt")
+        name, cuda = f"ONNX Runtime {device}", device == "cuda"
         add(name, "fp32", partial(open_onnx, entry, "onnx", device, threads), cuda=cuda)
         add(name, "fp16", partial(open_onnx, entry, "onnx_fp16", device, threads), cuda=cuda)
     add("OpenVINO cpu", "fp32", partial(open_openvino, entry, "cpu", "fp32", threads))
@@ -117,7 +117,7 @@ def open_openvino(entry: Entry, device: str, precision: Precision, threads: int)
         MissingExtraError: OpenVINO is not installed.
         BackendError: OpenVINO cannot run it on ``device``.
     """
-    from paragonsr2.upscale.openvino import OpenVinoBackend
+    from paragonsr2.upscale.openvino_backend import OpenVinoBackend
     from paragonsr2.weights.catalogue import bundled_bytes
 
     content = bundled_bytes(entry, "onnx")

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from paragonsr2.cli.options import (
-    BackendChoice,
     BackendOption,
     DeviceOption,
     JsonOption,
     ModelOption,
-    PrecisionChoice,
     PrecisionOption,
     ScaleOption,
 )
@@ -30,23 +28,24 @@ def evaluate(
     folders: Annotated[list[Path], typer.Argument(help="Folders of high-resolution images.")],
     model: ModelOption = "realtime",
     scale: ScaleOption = None,
-    kind: Annotated[str, typer.Option(help="How the input is made: bicubic.")] = "bicubic",
-    backend: BackendOption = BackendChoice.auto,
+    kind: Annotated[str, typer.Option(help="How the input is shrunk: bicubic.")] = "bicubic",
+    backend: BackendOption = "auto",
     device: DeviceOption = "auto",
-    precision: PrecisionOption = PrecisionChoice.auto,
+    precision: PrecisionOption = "auto",
     result: Annotated[
-        Path | None, typer.Option(help="Also write a result file with the machine's description.")
+        Path | None,
+        typer.Option(help="Also write the scores and a description of the machine here."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a model on sets of images: shrink, enlarge, compare luma."""
+    """Measure a model: shrink the images of each folder, enlarge them, and compare luma."""
     from paragonsr2.measure.machine import write_result
     from paragonsr2.measure.quality import mean_score
     from paragonsr2.upscale.upscaler import Upscaler
 
     if kind != "bicubic":
-        raise UsageError(f"there is no --kind {kind}; take bicubic")
-    up = Upscaler(model, scale, backend=backend.value, device=device, precision=precision.value)
+        raise UsageError(f"there is no --kind {kind}; use bicubic")
+    up = Upscaler(model, scale, backend=backend, device=device, precision=precision)
     sets: dict[str, dict[str, float | int]] = {}
     images: dict[str, dict[str, dict[str, float]]] = {}
     for folder in folders:
@@ -54,7 +53,7 @@ def evaluate(
         mean = mean_score(list(scores.values()))
         name = _set_name(folder)
         if name in sets:
-            raise UsageError(f"two folders are both called {name}; measure them one by one")
+            raise UsageError(f"two folders are both called {name}; evaluate them one at a time")
         sets[name] = {**_rounded(mean), "images": len(scores)}
         images[name] = {file: _rounded(score) for file, score in scores.items()}
     whole: dict[str, Any] = {"model": model, "scale": up.scale, "sets": sets}
@@ -90,12 +89,12 @@ def _evaluate_folder(up: Upscaler, folder: Path) -> dict[str, Score]:
 
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READABLE)
     if not files:
-        raise ImageError(f"there are no images in {folder}")
+        raise ImageError(f"there are no images in {folder}; give another folder")
     scores: dict[str, Score] = {}
     for file in files:
         pixels = read_picture(file).pixels
         if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, 3):
-            raise ImageError(f"{file}: the protocol is for 8-bit grey or RGB")
+            raise ImageError(f"{file} is not 8-bit grey or RGB; convert it for evaluation")
         rgb = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
         scores[file.name] = evaluate_image(cast(Any, up), cast(Any, rgb), up.scale)
         if sys.stderr.isatty():

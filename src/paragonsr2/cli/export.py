@@ -1,4 +1,4 @@
-"""``paragonsr2 export``: a checkpoint to checked, dynamic ONNX files."""
+"""``paragonsr2 export``: checked, dynamic ONNX files from a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ def export(
     model: Annotated[
         Path, typer.Option("--model", "-m", help="A .safetensors or .pth checkpoint.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the files and the report.")
+    ],
     scale: ScaleOption = None,
     arch: Annotated[
-        str | None, typer.Option(help="Refuse any other variant, such as paragonsr2_photo.")
+        str | None,
+        typer.Option(help="Expected variant, such as paragonsr2_photo."),
     ] = None,
     val_dir: Annotated[
-        Path | None, typer.Option(help="Also prove the models on every image here.")
+        Path | None, typer.Option(help="Folder of images to check with as well.")
     ] = None,
     upsampler_alpha: Annotated[
-        float | None, typer.Option(help="Base path, for checkpoints that do not say it.")
+        float | None, typer.Option(help="Base path, if the checkpoint does not state it.")
     ] = None,
-    opset: Annotated[int, typer.Option(help="17, 18 or 20.")] = 18,
+    opset: Annotated[int, typer.Option(help="ONNX opset: 18 or 20.")] = 18,
 ) -> None:
-    """Export a checkpoint to FP32 and FP16 ONNX and prove that they are the same network."""
+    """Export a checkpoint to FP32 and FP16 ONNX files and check both against PyTorch."""
     run_export(model, output, scale, arch, val_dir, upsampler_alpha, opset)
 
 
@@ -41,10 +44,10 @@ def run_export(
     upsampler_alpha: float | None,
     opset: int,
 ) -> None:
-    """Export and print the proof as a table; see :func:`export` for the arguments.
+    """Export and print the result of the check; see :func:`export` for the arguments.
 
     Raises:
-        ParagonError: a subclass that says what is wrong; no model file is left then.
+        ParagonError: a subclass that says what is wrong; files of an earlier export stay.
     """
     try:
         from paragonsr2.export.release import release_onnx

@@ -4,47 +4,101 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from paragonsr2.cli.options import JsonOption
-from paragonsr2.errors import MissingExtraError, WeightsError
+from paragonsr2.errors import MissingExtraError, UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from paragonsr2.weights.catalogue import Entry
 
 
-def models(as_json: JsonOption = False) -> None:
-    """List the bundled weights."""
+def models(
+    as_json: JsonOption = False,
+    long: Annotated[
+        bool, typer.Option("--long", help="Also print size, cost, licence and file hashes.")
+    ] = False,
+) -> None:
+    """List the bundled models and what each is for."""
     from paragonsr2.weights.catalogue import entries
 
     if as_json:
         rows = [{"name": entry.name, **dataclasses.asdict(entry)} for entry in entries()]
         print(json.dumps({"models": rows}, indent=1))
         return
+    from paragonsr2.variants import VARIANTS
+
+    for variant, group in groupby(entries(), key=lambda entry: entry.variant):
+        print(f"{variant}: {VARIANTS[variant].purpose}")
+        for entry in group:
+            print(f"  --model {entry.model} --scale {entry.scale}  {_quality(entry)}")
+            if long:
+                print("\n".join(f"    {line}" for line in _details(entry)))
+    if not long:
+        print("\nMore about each: paragonsr2 models --long")
+
+
+def _quality(entry: Entry) -> str:
     from paragonsr2.measure.quality import decibel
 
-    for entry in entries():
-        print(
-            f"{entry.variant} x{entry.scale} {entry.kind}: {entry.parameters:,} parameters, "
-            f"{entry.kmacs_per_pixel:.1f} K multiply-adds per pixel, {entry.licence}"
-        )
-        print(f"  sha256 {entry.files['onnx']['sha256']}")
-        quality = (f"{name} {decibel(row['psnr_y'])} dB" for name, row in entry.quality.items())
-        print(f"  {', '.join(quality)}")
+    return ", ".join(f"{name} {decibel(row['psnr_y'])} dB" for name, row in entry.quality.items())
+
+
+def _details(entry: Entry) -> Sequence[str]:
+    hashes = (f"sha256 {about['sha256']}  {about['name']}" for about in entry.files.values())
+    return (
+        f"{entry.parameters:,} parameters, {entry.kmacs_per_pixel:.1f} K multiply-adds per "
+        f"low-resolution pixel, {entry.licence}",
+        *hashes,
+    )
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A checkpoint or an ONNX file.")],
+    file: Annotated[Path, typer.Argument(help="A checkpoint, ONNX file or TensorRT engine.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a checkpoint or ONNX file is: variant, scale, parameters, cost, metadata."""
-    about = _inspect_onnx(file) if file.suffix == ".onnx" else _inspect_checkpoint(file)
+    """Show variant, scale, parameters, cost and metadata of a model file."""
+    from paragonsr2.weights.source import CHECKPOINT_SUFFIXES, MODEL_SUFFIXES
+
+    suffix = file.suffix.lower()
+    if suffix == ".onnx":
+        about = _inspect_onnx(file)
+    elif suffix == ".engine":
+        about = _inspect_engine(file)
+    elif suffix in CHECKPOINT_SUFFIXES:
+        about = _inspect_checkpoint(file)
+    else:
+        known = ", ".join(MODEL_SUFFIXES)
+        raise UsageError(
+            _not_a_file(str(file)) or f"{file} is not a model file; give one that ends in {known}"
+        )
     if as_json:
         print(json.dumps(about, indent=1))
     else:
         width = max(map(len, about))
         for key, value in about.items():
             print(f"{key:<{width}}  {json.dumps(value) if isinstance(value, dict) else value}")
+
+
+def _not_a_file(name: str) -> str:
+    """What to say about the name of a bundled or classical model; empty for other names."""
+    from paragonsr2.errors import ParagonError
+    from paragonsr2.weights.source import resolve
+
+    if Path(name).suffix or Path(name).exists():
+        return ""
+    try:
+        source = resolve(name)
+    except ParagonError:
+        return ""
+    if source.graph is None:
+        return f"'{name}' is computed without a model file, so there is nothing to inspect"
+    return f"'{name}' is a bundled model, not a file; see it with: paragonsr2 models --long"
 
 
 def _inspect_checkpoint(file: Path) -> dict[str, object]:
@@ -73,8 +127,16 @@ def _inspect_onnx(file: Path) -> dict[str, object]:
         try:
             about["training"] = json.loads(str(about["training"]))
         except json.JSONDecodeError as error:
-            raise WeightsError(f"{file.name}: its training digest is no JSON") from error
+            raise WeightsError(
+                f"{file.name}: its metadata 'training' is not JSON; export the model again"
+            ) from error
     about["scale"] = backend.scale
     for key, kind in (("parameters", int), ("kmacs_per_pixel", float)):
         about[key] = kind(str(about[key])) if key in about else None
     return about
+
+
+def _inspect_engine(file: Path) -> dict[str, object]:
+    from paragonsr2.tensorrt.engine_files import read_description
+
+    return dataclasses.asdict(read_description(file))

@@ -1,42 +1,24 @@
-"""Options that several verbs share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-import enum
 from typing import Annotated
 
 import typer
 
-
-class BackendChoice(enum.StrEnum):
-    """Engines."""
-
-    auto = "auto"
-    onnxruntime = "onnxruntime"
-    torch = "torch"
-    openvino = "openvino"
-    tensorrt = "tensorrt"
-
-
-class PrecisionChoice(enum.StrEnum):
-    """Number formats."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    fp16 = "fp16"
-    bf16 = "bf16"
-
+from paragonsr2.weights.metadata import BackendName, Precision
 
 MODEL_HELP = (
     "realtime, stream, photo or pro; stream:compressed; bicubic or magic[:ALPHA]; "
-    "or an .onnx, .engine, .safetensors or .pth."
+    "or an .onnx, .engine, .safetensors or .pth file."
 )
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]
 ScaleOption = Annotated[
-    int | None, typer.Option("--scale", "-s", help="2, 3, 4 or 8; a model file knows its own.")
+    int | None,
+    typer.Option("--scale", "-s", help="2, 3, 4 or 8. Default: 2, or a file's own."),
 ]
-BackendOption = Annotated[BackendChoice, typer.Option(help="Engine to run the network in.")]
+BackendOption = Annotated[BackendName, typer.Option(help="Engine that runs the network.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-PrecisionOption = Annotated[PrecisionChoice, typer.Option(help="Number format.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="Number format of the network.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

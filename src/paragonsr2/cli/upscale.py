@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from paragonsr2.cli.options import (
-    BackendChoice,
     BackendOption,
     DeviceOption,
     JsonOption,
     ModelOption,
-    PrecisionChoice,
     PrecisionOption,
     ScaleOption,
 )
@@ -126,9 +124,9 @@ def upscale(
     output: Output = None,
     model: ModelOption = "realtime",
     scale: ScaleOption = None,
-    backend: BackendOption = BackendChoice.auto,
+    backend: BackendOption = "auto",
     device: DeviceOption = "auto",
-    precision: PrecisionOption = PrecisionChoice.auto,
+    precision: PrecisionOption = "auto",
     tile: Tile = "auto",
     image_format: Format = "keep",
     quality: Quality = None,
@@ -167,9 +165,9 @@ def upscale(
         upscaler = Upscaler(
             model,
             scale,
-            backend=backend.value,
+            backend=backend,
             device=device,
-            precision=precision.value,
+            precision=precision,
             tile=_tile(tile),
         )
         if temporal == "on":

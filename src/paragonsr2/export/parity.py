@@ -1,4 +1,4 @@
-"""Proof that an exported model is the network it came from."""
+"""Proof that an exported model computes what the network computes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LEAST_PSNR = 50.0
 
 @dataclass(frozen=True)
 class Parity:
-    """How near a model comes to the network on one input.
+    """How close a model comes to the network on one input.
 
     Attributes:
         name: of the input.
@@ -54,7 +54,7 @@ def odd_inputs(sizes: Sequence[tuple[int, int]] = ODD_SIZES) -> Iterator[tuple[s
 
 
 def extreme_inputs() -> Iterator[tuple[str, FloatNCHW]]:
-    """Black, white, and a smooth picture with an edge, which float16 must bear."""
+    """Black, white, and a smooth picture with an edge: inputs that strain float16."""
     yield "black", np.zeros((1, 3, 64, 64), dtype=np.float32)
     yield "white", np.ones((1, 3, 64, 64), dtype=np.float32)
     y, x = np.mgrid[0:64, 0:64].astype(np.float32) / 64
@@ -63,10 +63,10 @@ def extreme_inputs() -> Iterator[tuple[str, FloatNCHW]]:
 
 
 def open_session(model: bytes) -> ort.InferenceSession:
-    """``model`` in ONNX Runtime on the CPU.
+    """Open ``model`` in ONNX Runtime on the CPU.
 
     Raises:
-        ExportError: ONNX Runtime refuses it.
+        ExportError: ONNX Runtime refuses the model.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -83,15 +83,15 @@ def check_parity(
 
     Args:
         model: serialised, FP32 or FP16.
-        network: what it was made from, on the CPU in float32.
+        network: the network it was exported from, on the CPU in float32.
         inputs: names and batches ``(B, 3, H, W)`` in 0..1.
 
     Returns:
         One entry per input.
 
     Raises:
-        ExportError: the model does not run, gives another shape, NaN or Inf, or is too far
-            from PyTorch: FP32 by more than 1e-4 anywhere, FP16 below 50 dB.
+        ExportError: the model does not run; gives another shape, NaN or Inf; or is too far from
+            PyTorch: more than 1e-4 anywhere in FP32, less than 50 dB in FP16.
     """
     (found,) = check_parities([model], network, inputs)
     return found
@@ -100,7 +100,7 @@ def check_parity(
 def check_parities(
     models: Sequence[bytes], network: ParagonSR2, inputs: Iterable[tuple[str, FloatNCHW]]
 ) -> list[list[Parity]]:
-    """:func:`check_parity` of several models of one network, which runs once per input."""
+    """Like :func:`check_parity` for several models of one network, which runs once per input."""
     sessions = [open_session(model) for model in models]
     found: list[list[Parity]] = [[] for _ in models]
     for name, x in inputs:
@@ -121,7 +121,7 @@ def _compare(session: ort.InferenceSession, name: str, x: FloatNCHW, expected: F
     max_error = float(np.abs(difference).max())
     mse = float(np.mean(difference**2))
     psnr = math.inf if mse == 0.0 else -10.0 * math.log10(mse) if mse > 0.0 else math.nan
-    # Not "too far": NaN must fail too.
+    # Written this way round because NaN must fail too.
     near = psnr >= LEAST_PSNR if half else max_error <= TOLERANCE
     if not near:
         limit = f"at least {LEAST_PSNR:g} dB" if half else f"at most {TOLERANCE:g}"

@@ -1,4 +1,4 @@
-"""A checkpoint to checked ONNX files and a report: all of them, or none."""
+"""Exporting a checkpoint to checked ONNX files and a report: all of them, or none."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 from paragonsr2.arrays.convert import to_float
 from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.errors import ExportError, InputError, OutputError
-from paragonsr2.export.onnx import OPSET, build_onnx
+from paragonsr2.export.graph_writing import OPSET, build_onnx
 from paragonsr2.export.parity import Parity, check_parities, extreme_inputs, odd_inputs
-from paragonsr2.files import write_atomic
+from paragonsr2.files import atomic_path
 from paragonsr2.measure.quality import crop_to_multiple, shrink
 from paragonsr2.variants import ARCH_PREFIX
 from paragonsr2.weights.metadata import GraphPrecision
@@ -31,7 +31,7 @@ class Released:
     Attributes:
         path: the file.
         precision: of its graph.
-        parity: by input.
+        parity: one entry per input.
     """
 
     path: Path
@@ -40,24 +40,27 @@ class Released:
 
     @property
     def worst(self) -> Parity:
-        """The input on which it is farthest from PyTorch."""
+        """The input on which the model is farthest from PyTorch."""
         return min(self.parity, key=lambda p: p.psnr)
 
 
 def release_onnx(
     checkpoint: Checkpoint, output: Path, *, val_dir: Path | None = None, opset: int = OPSET
 ) -> list[Released]:
-    """Export FP32 and FP16, prove both, then write them and a JSON report.
+    """Export FP32 and FP16, check both against PyTorch, then write them with a JSON report.
+
+    The three files replace those of an earlier export together. If anything fails, the earlier
+    files stay as they were.
 
     Args:
-        checkpoint: any form.
-        output: folder; ``<arch>_fp32.onnx``, ``<arch>_fp16.onnx`` and ``<arch>_report.json``
-            are written there.
-        val_dir: also prove on every picture there, shrunk by the scale.
-        opset: 17, 18 or 20.
+        checkpoint: trained or deployed.
+        output: folder for ``<arch>_fp32.onnx``, ``<arch>_fp16.onnx`` and ``<arch>_report.json``.
+        val_dir: folder of pictures to check with as well, shrunk by the scale.
+        opset: 18 or 20.
 
     Raises:
-        ExportError: a model is not the network; nothing was written.
+        UsageError: the opset is not supported.
+        ExportError: a model differs from the network.
         InputError: ``val_dir`` holds no readable pictures.
         OutputError: the folder cannot be written.
     """
@@ -98,20 +101,18 @@ def release_onnx(
     text = json.dumps(report, indent=1).replace("Infinity", '"inf"') + "\n"
     contents = [*models, text.encode()]
     targets = [*(one.path for one in released), output / f"{arch}_report.json"]
-    try:
-        for path, content in zip(targets, contents, strict=True):
-            write_atomic(path, content)
-    except OutputError:
-        # A model without its twin and its proof is not a release.
-        for path in targets:
-            with contextlib.suppress(OSError):
-                path.unlink()
-        raise
+    with contextlib.ExitStack() as stack:
+        # All are written before the first takes its place: a disk that fills leaves the old three.
+        parts = [stack.enter_context(atomic_path(path)) for path in targets]
+        for path, part, content in zip(targets, parts, contents, strict=True):
+            if path.is_dir():
+                raise OutputError(f"cannot write {path}: it is a folder")
+            part.write_bytes(content)
     return released
 
 
 def _require_writable(output: Path) -> None:
-    """Fail before minutes of work, not after."""
+    """Fail before the work, which takes minutes, and not after it."""
     try:
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output):
@@ -125,7 +126,7 @@ def _picture_paths(folder: Path) -> list[Path]:
 
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READABLE)
     if not paths:
-        raise InputError(f"there are no images in {folder}; check --val_dir")
+        raise InputError(f"there are no images in {folder}; give another --val_dir")
     return paths
 
 
@@ -135,6 +136,6 @@ def _pictures(paths: Iterable[Path], scale: int) -> Iterator[tuple[str, FloatNCH
     for path in paths:
         pixels = read_picture(path).pixels
         if pixels.dtype.name != "uint8" or pixels.shape[2] not in (1, 3):
-            raise ExportError(f"{path} is not 8-bit grey or RGB; take it out of --val_dir")
+            raise ExportError(f"{path} is not 8-bit grey or RGB; remove it from --val_dir")
         rgb = pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels
         yield path.name, to_float(shrink(crop_to_multiple(rgb.astype("uint8"), scale), scale))

@@ -75,10 +75,10 @@ class CollapsibleConv(nn.Module):
     @torch.no_grad()
     def collapsed(self) -> nn.Conv2d:
         """Return the equivalent plain convolution."""
-        conv = nn.Conv2d(self.expand.shape[1], self.project.shape[0], 3, padding=1)
+        conv = nn.Conv2d(self.expand.shape[1], self.project.shape[0], 3, padding=1).to(self.bias)
         conv.weight.copy_(self.kernel())
         conv.bias.copy_(self.bias)  # pyright: ignore[reportOptionalMemberAccess]
-        return conv.to(self.bias.device)
+        return conv
 
 
 class GlobalMean(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -26,14 +27,15 @@ from paragonsr2.weights.metadata import Precision, read_tile_needs
 class TensorRtBackend:
     """An engine, for pictures up to the size it was built for.
 
-    What is smaller than the engine's smallest size is padded by repeating its last row and
-    column, and the result is cropped; within the network's reach of those two borders it differs
-    a little from what the network gives without padding.
+    Smaller pictures than the engine's smallest are padded by repeating the last row and column,
+    and the result is cropped. Within the network's reach of those two borders it differs a little
+    from what the network gives without padding.
 
     Args:
-        description: what stands beside the engine.
-        execute: runs it on ``(1, 3, H, W)`` within its sizes.
-        name: for people.
+        description: the description stored beside the engine.
+        execute: runs the engine on ``(1, 3, H, W)`` within its sizes.
+        free_memory: bytes that are free on the GPU.
+        name: engine, device and precision, for people.
 
     Raises:
         WeightsError: the description's metadata is damaged.
@@ -43,6 +45,7 @@ class TensorRtBackend:
         self,
         description: EngineDescription,
         execute: Callable[[FloatNCHW], FloatNCHW],
+        free_memory: Callable[[], int],
         name: str,
     ) -> None:
         needs = read_tile_needs(description.metadata, description.model)
@@ -53,30 +56,34 @@ class TensorRtBackend:
         self.max_side = min(self.profile.largest.height, self.profile.largest.width)
         self.halo, self.multiple_of = needs.halo, needs.multiple_of
         self.bytes_per_pixel = width * needs.floats_per_pixel
-        self._execute = execute
+        self._execute, self._free_memory = execute, free_memory
 
     def run(self, x: FloatNCHW) -> FloatNCHW:
         """Enlarge ``(1, 3, H, W)``, any H and W from 1 to the engine's largest.
 
         Raises:
-            BackendError: it is larger, or TensorRT failed.
+            BackendError: the picture is larger, or TensorRT failed.
         """
         height, width = x.shape[-2:]
         out = self._execute(pad_to_profile(x, self.profile))
         return out[:, :, : height * self.scale, : width * self.scale]
+
+    def free_memory(self) -> int:
+        """Bytes that are free on the GPU."""
+        return self._free_memory()
 
 
 def pad_to_profile(x: FloatNCHW, profile: Profile) -> FloatNCHW:
     """Bring ``(1, 3, H, W)`` to the smallest size of ``profile`` by repeating its far edges.
 
     Raises:
-        BackendError: it is larger than the largest size.
+        BackendError: the picture is larger than the largest size.
     """
     height, width = x.shape[-2:]
     most, least = profile.largest, profile.smallest
     if height > most.height or width > most.width:
         raise BackendError(
-            f"the engine takes at most {most} (height x width), not {height}x{width}; "
+            f"the engine takes at most {most}, not {width}x{height}; "
             f"lower --tile, or build it with a larger --max"
         )
     below, right = max(least.height - height, 0), max(least.width - width, 0)
@@ -93,12 +100,12 @@ def open_engine(
     Args:
         path: ``*.engine``, with its description beside it.
         device: ``auto``, ``cuda`` or ``cuda:N``.
-        precision: ``auto``, or what the engine has to be.
+        precision: ``auto``, or the precision that the engine must have.
 
     Raises:
         MissingExtraError: TensorRT or PyTorch is not installed.
         WeightsError: the engine or its description is missing or damaged.
-        BackendError: it is stale, of another precision, or there is no such GPU.
+        BackendError: the engine is stale or of another precision, or there is no such GPU.
     """
     try:
         content = path.read_bytes()
@@ -108,7 +115,7 @@ def open_engine(
     built = description.identity
     if precision not in ("auto", built.precision):
         raise BackendError(
-            f"{path.name} is {built.precision}; leave --precision away, or build it as {precision}"
+            f"{path.name} is {built.precision}; drop --precision, or build it as {precision}"
         )
     trt = load_tensorrt()
     device_name, gpu = find_gpu(device)
@@ -125,18 +132,23 @@ def open_engine(
         stream,
         lambda: torch.cuda.stream(stream),
     )
-    return TensorRtBackend(description, execute, f"tensorrt {device_name} {built.precision}")
+
+    def free_memory() -> int:
+        return int(torch.cuda.mem_get_info(device_name)[0])
+
+    name = f"tensorrt {device_name} {built.precision}"
+    return TensorRtBackend(description, execute, free_memory, name)
 
 
 class EngineExecution:
-    """A loaded engine that runs on PyTorch's memory.
+    """A loaded engine that runs in PyTorch's memory. Threads take turns.
 
     Args:
         trt: the tensorrt module.
         content: the engine file.
-        description: what stands beside it.
+        description: the description stored beside it.
         device: a ``torch.device`` for the tensors.
-        stream: a CUDA stream on it; not the default one, with which TensorRT synchronises.
+        stream: a CUDA stream on it; not the default one, on which TensorRT synchronises.
         on_stream: makes device and stream the current ones while its context is open.
 
     Raises:
@@ -156,6 +168,7 @@ class EngineExecution:
 
         self.input, self.output = description.input, description.output
         self.device, self.stream, self.on_stream = device, stream, on_stream
+        self._running = threading.Lock()
         types = {trt.DataType.FLOAT: torch.float32, trt.DataType.HALF: torch.float16}
         with on_stream():
             # Each of these must outlive the next: logger, runtime, engine, context.
@@ -164,7 +177,7 @@ class EngineExecution:
             self.engine = self.runtime.deserialize_cuda_engine(content)
             if self.engine is None:
                 raise BackendError(
-                    f"TensorRT cannot load this engine of {description.model}; build it anew"
+                    f"TensorRT cannot load this engine of {description.model}; rebuild it"
                     f"{self.logger.reason()}"
                 )
             self.input_dtype = types[self.engine.get_tensor_dtype(self.input)]
@@ -172,7 +185,7 @@ class EngineExecution:
             self.context = self.engine.create_execution_context()
         if self.context is None:
             raise BackendError(
-                f"no memory on the GPU for an engine of up to "
+                f"the GPU has too little memory for an engine of up to "
                 f"{description.identity.profile.largest}; build it with a smaller --max"
                 f"{self.logger.reason()}"
             )
@@ -185,7 +198,7 @@ class EngineExecution:
         """
         import torch
 
-        with torch.inference_mode(), self.on_stream():
+        with self._running, torch.inference_mode(), self.on_stream():
             given = torch.from_numpy(x).to(self.device, self.input_dtype).contiguous()
             if not self.context.set_input_shape(self.input, tuple(given.shape)):
                 raise BackendError(f"TensorRT refuses the size {tuple(given.shape)}; lower --tile")
@@ -197,6 +210,6 @@ class EngineExecution:
                 raise BackendError(
                     f"TensorRT failed to run; try a smaller --tile{self.logger.reason()}"
                 )
-            # Both tensors live until the engine is done with them.
+            # Both tensors must live until the engine has finished with them.
             self.stream.synchronize()
             return result.float().cpu().numpy()

@@ -1,8 +1,8 @@
 """TensorRT engines from ONNX files: planning, building, and reading back what was built.
 
-Two generations of TensorRT are spoken to. TensorRT 10 takes an FP32 graph and the wish for FP16,
-or a strongly typed graph, which it builds as it is written. TensorRT 11 knows only strong typing:
-the precision stands in the graph. The ``tensorrt`` module is handed in, as ``trt``.
+Two generations of TensorRT are supported. TensorRT 10 takes an FP32 graph with an FP16 flag, or a
+strongly typed graph, which it builds as written. TensorRT 11 has strong typing only: the graph
+states the precision. The ``tensorrt`` module is passed in as ``trt``.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from paragonsr2.errors import ExportError, OutputError, UsageError
-from paragonsr2.export.graph import Graph
+from paragonsr2.export.graph_reading import Graph
 from paragonsr2.files import sha256, write_atomic
 from paragonsr2.tensorrt.engine_files import (
     EngineDescription,
     EngineIdentity,
     Gpu,
+    InputSize,
     Profile,
-    Size,
     collecting_logger,
     read_description,
     require_current,
@@ -39,7 +39,7 @@ OLDEST_MAJOR = 10
 #: The first generation without weak typing.
 STRONG_MAJOR = 11
 
-# Layers that move or convert data and compute nothing: FP16 in them proves nothing.
+# Layers that only move or convert data: FP16 in them proves nothing.
 _MOVING = frozenset({"Reformat", "NoOp", "Constant", "Cast", "Shuffle"})
 _FP16 = re.compile(r"\bhalf\b|(?<!b)fp?16")
 _FP32 = re.compile(r"\bfloat\b|fp?32")
@@ -47,12 +47,12 @@ _FP32 = re.compile(r"\bfloat\b|fp?32")
 
 @dataclass(frozen=True)
 class Typing:
-    """How a builder is told the precision.
+    """The builder's settings for a precision.
 
     Attributes:
         strong: create the network with the strongly typed flag.
         fp16: set the builder's FP16 flag.
-        tf32: leave TensorFloat-32, which rounds float32 products to 10 bits, switched on.
+        tf32: allow TensorFloat-32, which rounds the factors of float32 products to 10 bits.
     """
 
     strong: bool
@@ -61,24 +61,24 @@ class Typing:
 
 
 def plan_typing(major: int, graph: Graph, precision: GraphPrecision) -> Typing:
-    """What to tell TensorRT ``major`` so that ``graph`` is built in ``precision``.
+    """The settings with which TensorRT ``major`` builds ``graph`` in ``precision``.
 
     Raises:
-        ExportError: that TensorRT cannot build that precision from that graph.
+        ExportError: this TensorRT cannot build that precision from that graph.
     """
     if major < OLDEST_MAJOR:
         raise ExportError(
-            f'TensorRT {major} is too old; {OLDEST_MAJOR} or newer: pip install "tensorrt>=10"'
+            f'TensorRT {major} is too old; update it: pip install "tensorrt>={OLDEST_MAJOR}"'
         )
     if precision == "fp32":
         if graph.precision == "fp16":
             raise ExportError(
-                f"{graph.name} is typed float16 and cannot be built as fp32; "
+                f"{graph.name} is a float16 graph and cannot be built as fp32; "
                 f"give the *_fp32.onnx file, or --precision fp16"
             )
         return Typing(strong=False, fp16=False, tf32=False)
     if graph.precision == "fp16":
-        # TensorRT 11 is always strongly typed and deprecates the flag that says so.
+        # TensorRT 11 is always strongly typed and deprecates the flag.
         return Typing(strong=major < STRONG_MAJOR, fp16=False, tf32=True)
     if major >= STRONG_MAJOR:
         raise ExportError(
@@ -95,7 +95,7 @@ def _fp16_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Order:
-    """An engine to be built.
+    """An engine to build.
 
     Attributes:
         model: the ONNX file.
@@ -103,7 +103,7 @@ class Order:
         profile: input sizes.
         precision: of the engine.
         workspace: scratch memory that a layer may use, in bytes.
-        timing_cache: measured speeds of kernels, kept between builds.
+        timing_cache: file of measured kernel speeds, kept between builds.
     """
 
     model: Path
@@ -115,12 +115,12 @@ class Order:
 
 
 def engine_path(output: Path, model: Path, key: str = "") -> Path:
-    """Where an engine goes: ``output`` itself, or in that folder under a name of its own.
+    """Where to write an engine: ``output`` itself, or a file of its own in that folder.
 
     Args:
         output: an ``.engine`` file, or an existing folder.
         model: the ONNX file.
-        key: of the engine's identity, so that a folder can hold many of one model.
+        key: of the engine's identity, so that a folder can hold several engines of one model.
 
     Raises:
         UsageError: ``output`` is neither.
@@ -133,21 +133,21 @@ def engine_path(output: Path, model: Path, key: str = "") -> Path:
 
 
 def workspace_bytes(gibibytes: float) -> int:
-    """Scratch memory in bytes.
+    """Convert scratch memory from GiB to bytes.
 
     Raises:
-        UsageError: it is not positive, or beyond any GPU.
+        UsageError: it is not positive, or more than any GPU has.
     """
     if not 0 < gibibytes <= 1024:
-        raise UsageError(f"--workspace {gibibytes}: give GiB above 0, such as 4")
+        raise UsageError(f"--workspace {gibibytes}: give a positive number of GiB, such as 4")
     return int(gibibytes * 2**30)
 
 
 def trtexec_line(major: int, graph: Graph, order: Order) -> str:
-    """The command of TensorRT's own tool that builds the same engine, quoted for a shell.
+    """The shell command with which TensorRT's own tool builds the same engine.
 
     Raises:
-        ExportError: that TensorRT cannot build it.
+        ExportError: this TensorRT cannot build the engine.
     """
     typing = plan_typing(major, graph, order.precision)
     shapes = zip(("min", "opt", "max"), order.profile.sizes, strict=True)
@@ -155,7 +155,7 @@ def trtexec_line(major: int, graph: Graph, order: Order) -> str:
         "trtexec",
         f"--onnx={order.model}",
         f"--saveEngine={order.output}",
-        *(f"--{name}Shapes={graph.input}:1x3x{size}" for name, size in shapes),
+        *(f"--{name}Shapes={graph.input}:1x3x{size.height}x{size.width}" for name, size in shapes),
         # Without a unit trtexec counts in MiB.
         f"--memPoolSize=workspace:{max(order.workspace >> 20, 1)}",
         f"--timingCacheFile={order.timing_cache}",
@@ -172,26 +172,27 @@ def trtexec_line(major: int, graph: Graph, order: Order) -> str:
 
 
 def major_version(trt: Any) -> int:
-    """Such as 10."""
+    """The major version of TensorRT, such as 10."""
     return int(str(trt.__version__).partition(".")[0])
 
 
 def identify(
     trt: Any, gpu: Gpu, graph: Graph, profile: Profile, precision: GraphPrecision
 ) -> EngineIdentity:
-    """What an engine of ``graph``, built here, will be valid for."""
+    """The identity of an engine of ``graph`` that is built on this machine."""
     return EngineIdentity(graph.sha256, str(trt.__version__), gpu, profile, precision)
 
 
 def existing_engine(order: Order, identity: EngineIdentity) -> EngineDescription | None:
-    """The engine that is there already, if it is the one that was ordered.
+    """The description of the ordered engine, if it exists already.
 
     Returns:
         None if there is no file.
 
     Raises:
         BackendError: the file was built for something else.
-        WeightsError: it is not known for what.
+        WeightsError: its description is missing or damaged.
+        OutputError: the file cannot be read.
     """
     try:
         content = order.output.read_bytes()
@@ -206,18 +207,18 @@ def existing_engine(order: Order, identity: EngineIdentity) -> EngineDescription
 
 
 def build_engine(trt: Any, gpu: Gpu, graph: Graph, order: Order) -> EngineDescription:
-    """Build, read back what was built, and only then write the engine and its description.
+    """Build an engine, check it by reading it back, then write it and its description.
 
-    Minutes long. The timing cache is read before and written after.
+    This takes minutes. The timing cache is read before and written after.
 
     Args:
         trt: the tensorrt module.
-        gpu: that it is built on.
+        gpu: the GPU to build on.
         graph: of ``order.model``.
         order: what to build.
 
     Raises:
-        ExportError: TensorRT cannot build it, or built something else than was ordered.
+        ExportError: TensorRT cannot build the engine, or built something else.
         OutputError: a file cannot be written.
     """
     typing = plan_typing(major_version(trt), graph, order.precision)
@@ -228,7 +229,7 @@ def build_engine(trt: Any, gpu: Gpu, graph: Graph, order: Order) -> EngineDescri
     _parse(trt, network, logger, graph)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, order.workspace)
-    # Without this the inspector knows layers by name only, and precision could not be read back.
+    # Without this the inspector lists layers by name only, without their precision.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if typing.fp16:
         config.set_flag(trt.BuilderFlag.FP16)
@@ -263,7 +264,7 @@ def build_engine(trt: Any, gpu: Gpu, graph: Graph, order: Order) -> EngineDescri
     return description
 
 
-def shape_of(size: Size) -> tuple[int, int, int, int]:
+def shape_of(size: InputSize) -> tuple[int, int, int, int]:
     """``(1, 3, H, W)``."""
     return 1, 3, size.height, size.width
 
@@ -285,7 +286,7 @@ def _load_timing_cache(config: Any, path: Path) -> None:
         known = b""
     except OSError as error:
         raise OutputError(f"cannot read {path}: {error.strerror or error}") from error
-    # A cache of another GPU or TensorRT is of no use and no reason to stop: start an empty one.
+    # A cache from another GPU or TensorRT is useless but harmless: start an empty one.
     for content in (known, b""):
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
@@ -317,7 +318,7 @@ def _read_back(trt: Any, logger: Any, content: bytes, graph: Graph, order: Order
         raise ExportError(
             f"no memory to run the engine at {order.profile.largest}; lower --max{logger.reason()}"
         )
-    # Of dynamic sizes the inspector tells formats only once a context has been given one.
+    # For dynamic sizes the inspector reports formats only once a context has a size.
     context.set_input_shape(graph.input, shape_of(order.profile.best))
     inspector = engine.create_engine_inspector()
     inspector.execution_context = context
@@ -325,11 +326,11 @@ def _read_back(trt: Any, logger: Any, content: bytes, graph: Graph, order: Order
     if order.precision == "fp16" and not layers.get("fp16"):
         found = ", ".join(f"{number} {kind}" for kind, number in layers.items()) or "none"
         raise ExportError(
-            f"FP16 was asked for and no layer was built in it (layers: {found}); nothing was "
-            f"written. Does this GPU compute FP16? --precision fp32 builds without"
+            f"FP16 was requested, but no layer uses it (layers: {found}), so nothing was written; "
+            f"if this GPU has no FP16, use --precision fp32"
         )
     height, width = tuple(context.get_tensor_shape(graph.output))[-2:]
-    return _Built(_scale(order.profile.best, Size(height, width), graph), types, layers)
+    return _Built(_scale(order.profile.best, InputSize(height, width), graph), types, layers)
 
 
 def _tensor_types(trt: Any, engine: Any) -> dict[str, str]:
@@ -344,13 +345,13 @@ def _tensor_types(trt: Any, engine: Any) -> dict[str, str]:
     return types
 
 
-def _scale(small: Size, large: Size, graph: Graph) -> int:
+def _scale(small: InputSize, large: InputSize, graph: Graph) -> int:
     scale = large.height // small.height
-    if scale < 1 or large != Size(small.height * scale, small.width * scale):
-        raise ExportError(f"the engine makes {large} of {small}: no enlargement")
+    if scale < 1 or large != InputSize(small.height * scale, small.width * scale):
+        raise ExportError(f"the engine turns {small} into {large}, so it does not enlarge")
     said = graph.metadata.get("scale", str(scale))
     if said != str(scale):
-        raise ExportError(f"{graph.name} says it enlarges x{said}, and its engine does x{scale}")
+        raise ExportError(f"{graph.name} states x{said}, but its engine enlarges x{scale}")
     return scale
 
 
@@ -361,8 +362,8 @@ def count_precisions(information: str) -> dict[str, int]:
         information: the engine inspector's JSON, with detailed verbosity.
 
     Returns:
-        Number of layers for each of ``fp16``, ``fp32`` and ``other`` that occurs; ``other`` is
-        what computes in integers or does not tell.
+        Number of layers for each of ``fp16``, ``fp32`` and ``other`` that occurs; ``other`` are
+        layers that compute in integers or do not state their precision.
     """
     layers: list[Any] = []
     with contextlib.suppress(ValueError, AttributeError):
@@ -376,7 +377,7 @@ def count_precisions(information: str) -> dict[str, int]:
 
 
 def _layer_precision(layer: dict[str, Any]) -> str:
-    """The precision of a layer by its weights, else its kernel, else what it gives."""
+    """The precision of a layer: of its weights, or else its kernel, or else its output."""
     weights = layer.get("Weights")
     outputs = layer.get("Outputs")
     evidence: list[object] = [

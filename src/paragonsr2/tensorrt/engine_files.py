@@ -1,8 +1,8 @@
 """TensorRT engine files: what an engine was built from and for, and when it is stale.
 
-An engine holds only for one model, one TensorRT, one GPU, one range of sizes and one precision,
-and says none of it in a way that can be read without running it. A JSON file of the same name
-beside it does: ``MODEL.engine`` and ``MODEL.engine.json``.
+An engine is valid for one model, one TensorRT version, one GPU, one range of sizes and one
+precision, and none of these can be read from the file without loading it. So a JSON file beside
+it states them: ``MODEL.engine`` and ``MODEL.engine.json``.
 """
 
 from __future__ import annotations
@@ -25,58 +25,58 @@ _SIZE = re.compile(r"(\d{1,6})[xX](\d{1,6})")
 
 
 @dataclass(frozen=True)
-class Size:
-    """Height and width of an input image, in pixels."""
+class InputSize:
+    """Height and width of an input image, in pixels; written WIDTHxHEIGHT."""
 
     height: int
     width: int
 
     def __str__(self) -> str:
-        return f"{self.height}x{self.width}"
+        return f"{self.width}x{self.height}"
 
 
-def parse_size(flag: str, text: str) -> Size:
-    """Read ``HEIGHTxWIDTH``, such as ``720x1280``.
+def parse_size(flag: str, text: str) -> InputSize:
+    """Read ``WIDTHxHEIGHT``, such as ``1280x720``.
 
     Raises:
-        UsageError: ``text`` is no size, or a side is outside 1..16384; it names ``flag``.
+        UsageError: ``text`` is not a size, or a side is outside 1..16384; names ``flag``.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"{flag} {text}: give HEIGHTxWIDTH in pixels, such as 720x1280")
-    size = Size(int(match[1]), int(match[2]))
+        raise UsageError(f"{flag} {text}: give WIDTHxHEIGHT in pixels, such as 1280x720")
+    size = InputSize(height=int(match[2]), width=int(match[1]))
     if not (1 <= size.height <= MAX_SIDE and 1 <= size.width <= MAX_SIDE):
-        raise UsageError(f"{flag} {text}: each side must be in 1..{MAX_SIDE}")
+        raise UsageError(f"{flag} {text}: each side must be from 1 to {MAX_SIDE}")
     return size
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The input sizes that an engine takes, batch 1.
+    """The input sizes that an engine takes, at batch size 1.
 
     Attributes:
-        smallest, largest: the range, each side by itself.
-        best: the size that it is tuned for.
+        smallest, largest: the range of each side.
+        best: the size that the engine is tuned for.
 
     Raises:
-        UsageError: the three are not in order.
+        UsageError: the three are not in ascending order.
     """
 
-    smallest: Size
-    best: Size
-    largest: Size
+    smallest: InputSize
+    best: InputSize
+    largest: InputSize
 
     def __post_init__(self) -> None:
         for side in ("height", "width"):
             low, middle, high = (getattr(size, side) for size in self.sizes)
             if not low <= middle <= high:
                 raise UsageError(
-                    f"the {side} must not fall from --min over --opt to --max: "
+                    f"the {side} must not decrease from --min over --opt to --max: "
                     f"{low}, {middle}, {high}"
                 )
 
     @property
-    def sizes(self) -> tuple[Size, Size, Size]:
+    def sizes(self) -> tuple[InputSize, InputSize, InputSize]:
         """Smallest, best, largest."""
         return self.smallest, self.best, self.largest
 
@@ -89,7 +89,7 @@ class Gpu:
     """A graphics card, as far as an engine depends on it.
 
     Attributes:
-        name: the maker's.
+        name: as the driver reports it.
         compute_capability: such as ``8.9``.
     """
 
@@ -102,14 +102,14 @@ class Gpu:
 
 @dataclass(frozen=True)
 class EngineIdentity:
-    """All that an engine depends on; a difference in any of it makes it stale.
+    """Everything an engine depends on; if any of it changes, the engine is stale.
 
     Attributes:
         model_sha256: of the ONNX file.
         tensorrt: full version.
-        gpu: that it was tuned on.
+        gpu: the GPU that the engine was tuned on.
         profile: input sizes.
-        precision: that was asked for.
+        precision: the requested precision.
     """
 
     model_sha256: str
@@ -120,24 +120,24 @@ class EngineIdentity:
 
     @property
     def key(self) -> str:
-        """64 hexadecimal digits that differ when anything in the identity does."""
+        """64 hexadecimal digits that change with anything in the identity."""
         canonical = json.dumps(asdict(self), sort_keys=True, ensure_ascii=True)
         return sha256(canonical.encode())
 
 
 @dataclass(frozen=True)
 class EngineDescription:
-    """What stands beside an engine.
+    """The description stored beside an engine.
 
     Attributes:
-        identity: what it is valid for.
-        engine_sha256: of the engine file, so that file and description cannot be mixed up.
+        identity: what the engine is valid for.
+        engine_sha256: of the engine file, so that the two files cannot be mixed up.
         model: name of the ONNX file.
         scale: enlargement, read from the engine.
         input, output: tensor names.
         types: precision of those tensors, read from the engine.
         layers: number of computing layers by precision, read from the engine.
-        metadata: what the ONNX file says of itself.
+        metadata: of the ONNX file.
     """
 
     identity: EngineIdentity
@@ -180,16 +180,16 @@ def read_description(engine: Path) -> EngineDescription:
         return _description(whole)
     except FileNotFoundError:
         raise WeightsError(
-            f"{engine.name} has no {path.name} beside it that says what it is valid for; "
-            f"build it with: paragonsr2 engine"
+            f"{engine.name} has no {path.name} beside it to say what it is valid for; "
+            f"build the engine with: paragonsr2 engine"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
-        raise WeightsError(f"{path.name} is damaged ({error}); build the engine anew") from error
+        raise WeightsError(f"{path.name} is damaged ({error}); rebuild the engine") from error
 
 
 def _description(whole: dict[str, Any]) -> EngineDescription:
     identity = dict(whole["identity"])
-    sizes = {name: Size(**size) for name, size in identity["profile"].items()}
+    sizes = {name: InputSize(**size) for name, size in identity["profile"].items()}
     identity["profile"] = Profile(**sizes)
     identity["gpu"] = Gpu(**identity["gpu"])
     if identity["precision"] not in ("fp32", "fp16"):
@@ -207,10 +207,10 @@ def require_current(engine: Path, built: EngineIdentity, wanted: EngineIdentity)
     Args:
         engine: the file, for the message.
         built: what it was built for.
-        wanted: what it is to be used for.
+        wanted: what it is needed for.
 
     Raises:
-        BackendError: anything differs; it says what, and how to rebuild.
+        BackendError: anything differs; the message says what, and how to rebuild.
     """
     differences = [
         f"{_LABELS[field.name]} {_short(there)}, not {_short(here)}"
@@ -246,18 +246,18 @@ def require_usable(
     Args:
         engine: the file.
         content: its bytes.
-        description: what stands beside it.
-        tensorrt: version here.
-        gpu: here.
+        description: the description stored beside it.
+        tensorrt: the installed version.
+        gpu: the GPU of this machine.
 
     Raises:
         WeightsError: engine and description do not belong together.
-        BackendError: it is stale.
+        BackendError: the engine is stale.
     """
     if sha256(content) != description.engine_sha256:
         raise WeightsError(
             f"{engine.name} is not the file that {description_path(engine).name} describes; "
-            f"build it anew with: paragonsr2 engine"
+            f"rebuild it with: paragonsr2 engine"
         )
     wanted = replace(description.identity, tensorrt=tensorrt, gpu=gpu)
     model = engine.with_name(description.model)
@@ -267,11 +267,11 @@ def require_usable(
 
 
 def load_tensorrt() -> Any:
-    """The ``tensorrt`` module, which ships no types.
+    """Import the ``tensorrt`` module, which ships no types.
 
     Raises:
-        MissingExtraError: it is not installed.
-        BackendError: it is installed and does not load.
+        MissingExtraError: TensorRT is not installed.
+        BackendError: TensorRT is installed but does not load.
     """
     try:
         return importlib.import_module("tensorrt")
@@ -280,15 +280,15 @@ def load_tensorrt() -> Any:
     except (ImportError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise BackendError(
-            f"TensorRT is installed and does not load: {reason[:160]}; "
-            f"does its CUDA version fit the driver?"
+            f"TensorRT is installed but does not load: {reason[:160]}; "
+            f"install a version for the CUDA version of your driver"
         ) from error
 
 
 def collecting_logger(trt: Any) -> Any:
     """A ``trt.ILogger`` that keeps the last error for a message instead of printing it.
 
-    Its ``reason()`` is that error as the end of a sentence, or nothing.
+    ``reason()`` returns that error as the end of a sentence, or an empty string.
     """
     grave = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
 
@@ -309,7 +309,7 @@ def collecting_logger(trt: Any) -> Any:
 
 
 def find_gpu(device: str = "auto") -> tuple[str, Gpu]:
-    """The CUDA device for ``device`` and what it is.
+    """Find a CUDA device and describe it.
 
     Args:
         device: ``auto``, ``cuda`` or ``cuda:N``.
@@ -318,7 +318,7 @@ def find_gpu(device: str = "auto") -> tuple[str, Gpu]:
         Such as ``cuda:0``, and its description.
 
     Raises:
-        MissingExtraError: PyTorch, which holds the memory on the GPU, is not installed.
+        MissingExtraError: PyTorch, which allocates memory on the GPU, is not installed.
         BackendError: there is no such device.
     """
     try:

@@ -1,10 +1,10 @@
-"""Engines that run a network, behind one small protocol."""
+"""The engines that run a network, behind one small protocol."""
 
 from __future__ import annotations
 
 import copy
 import math
-import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
@@ -16,6 +16,8 @@ from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.arrays.resize import bicubic, magic
 from paragonsr2.errors import BackendError, MissingExtraError, WeightsError
 from paragonsr2.process import without_telemetry
+from paragonsr2.upscale.resources import available_memory, cores, gpu_memory
+from paragonsr2.weights.catalogue import ModelFile
 from paragonsr2.weights.metadata import Precision, read_tile_needs
 
 if TYPE_CHECKING:
@@ -27,26 +29,27 @@ TorchMode = Literal["eager", "compiled", "graphs"]
 
 CPU_PROVIDER = "CPUExecutionProvider"
 
-#: Execution provider and the package that carries it, by device.
+#: Execution provider and the package that contains it, by device. TensorRT and OpenVINO are
+#: engines of their own here; see docs/decisions/0008-one-engine-of-each.md.
 PROVIDERS = {
     "cpu": (CPU_PROVIDER, "onnxruntime"),
     "cuda": ("CUDAExecutionProvider", "onnxruntime-gpu"),
-    "tensorrt": ("TensorrtExecutionProvider", "onnxruntime-gpu"),
     "directml": ("DmlExecutionProvider", "onnxruntime-directml"),
     "coreml": ("CoreMLExecutionProvider", "onnxruntime"),
-    "openvino": ("OpenVINOExecutionProvider", "onnxruntime-openvino"),
 }
 AUTO = ("cuda", "directml", "coreml")
 
 
 class Backend(Protocol):
-    """What the upscaler needs to know of an engine with a model in it.
+    """What the upscaler needs to know about an engine with a model in it.
+
+    Threads may share a backend.
 
     Attributes:
         name: engine, device and precision, for people.
         scale: enlargement.
-        halo: input pixels around a tile that it must see.
-        multiple_of: tiles are read from multiples of this.
+        halo: input pixels that a tile must see on each side.
+        multiple_of: tiles start at multiples of this.
         bytes_per_pixel: working memory per input pixel, roughly.
     """
 
@@ -60,22 +63,26 @@ class Backend(Protocol):
         """Enlarge ``(1, 3, H, W)``, nominally 0..1; the result is not clipped."""
         ...
 
+    def free_memory(self) -> int:
+        """Bytes that are free in the memory that the engine works in."""
+        ...
+
 
 @runtime_checkable
 class NarrowBackend(Backend, Protocol):
-    """A backend that can do in float32 what it does in a narrower format."""
+    """A backend that may compute in a narrower format than float32."""
 
     def in_fp32(self) -> Backend | None:
-        """The same model in float32 on the same device; None where it is that already."""
+        """Open the same model in float32 on the same device; None if it is float32 already."""
         ...
 
 
 @runtime_checkable
 class BoundedBackend(Backend, Protocol):
-    """A backend that was built for pictures of limited size.
+    """A backend whose input has a largest size.
 
     Attributes:
-        max_side: no side of its input may be longer, in pixels.
+        max_side: longest side of its input, in pixels.
     """
 
     max_side: int
@@ -83,18 +90,18 @@ class BoundedBackend(Backend, Protocol):
 
 @runtime_checkable
 class DivisibleBackend(Backend, Protocol):
-    """A backend of which several can work side by side."""
+    """A backend that can give each thread its own share of the cores."""
 
     def divided(self, parts: int) -> Backend | None:
-        """The same model for ``parts`` threads to run at once, each on its part of the cores.
+        """Open the same model for ``parts`` threads, each using its share of the cores.
 
-        None where it would only be in its own way.
+        None where that gains nothing.
         """
         ...
 
 
 class ClassicalBackend:
-    """The baselines: MATLAB's bicubic and the Magic Kernel.
+    """The classical baselines: MATLAB's bicubic and the Magic Kernel.
 
     Args:
         scale: 2, 3, 4 or 8.
@@ -106,9 +113,9 @@ class ClassicalBackend:
     """
 
     def __init__(self, scale: int, alpha: float | None) -> None:
-        polyphase_taps(scale, alpha or 0.0)  # refuses what cannot be
+        polyphase_taps(scale, alpha or 0.0)  # raises for a bad scale or alpha
         self.scale, self.alpha = scale, alpha
-        self.name = "numpy"
+        self.name = "numpy CPU fp32"
         self.halo, self.multiple_of = 8, 1
         self.bytes_per_pixel = 3 * 8 * 4 * scale**2
 
@@ -122,22 +129,28 @@ class ClassicalBackend:
         return result.transpose(2, 0, 1)[None]
 
     def divided(self, parts: int) -> ClassicalBackend:  # noqa: ARG002 - it uses one core anyway
-        """Itself: it keeps nothing between calls."""
+        """Itself: it has no state."""
         return self
+
+    def free_memory(self) -> int:
+        """See :class:`Backend`."""
+        return available_memory()
 
 
 class OnnxBackend:
-    """ONNX Runtime with one execution provider; it never falls back to another unsaid.
+    """ONNX Runtime with one execution provider.
+
+    If a provider does not start, ``name`` says why and which one runs instead.
 
     Args:
         model: path of a one-file ONNX model, or its bytes.
         device: see :func:`providers`.
-        threads: 0 = as many as there are cores.
-        fp32: the float32 twin of an fp16 ``model``, for tiles on which fp16 fails.
+        threads: 0 = one per core.
+        fp32: reads the float32 twin of an fp16 ``model``, for tiles that overflow in fp16.
 
     Raises:
-        WeightsError: no readable model, or one that needs files beside it.
-        BackendError: the device is not there, or the model does not enlarge.
+        WeightsError: the model cannot be read, is not ONNX, or needs files beside it.
+        BackendError: the device is not available, or the model does not enlarge.
     """
 
     def __init__(
@@ -152,15 +165,15 @@ class OnnxBackend:
             import onnxruntime as ort
 
         label = model.name if isinstance(model, Path) else "model"
-        content = read_model(model) if isinstance(model, Path) else model
+        content = ModelFile(model).read() if isinstance(model, Path) else model
         refused: list[str] = []
         for provider, settings in providers(device, ort.get_available_providers()):
             short = provider.removesuffix("ExecutionProvider")
             options = ort.SessionOptions()
             options.log_severity_level = 4
             options.intra_op_num_threads = threads
-            # Else its threads wait for the next call by spinning, for tens of milliseconds, on
-            # cores that others could use: the next stage, or the next engine of a benchmark.
+            # Without this its threads spin for tens of milliseconds after each call, on cores
+            # that others could use: the next stage, or the next engine of a benchmark.
             options.add_session_config_entry("session.force_spinning_stop", "1")
             try:
                 session = ort.InferenceSession(content, options, providers=[(provider, settings)])
@@ -168,7 +181,7 @@ class OnnxBackend:
                 reason = " ".join(str(error).split())
                 if provider == CPU_PROVIDER:
                     raise WeightsError(
-                        f"{label} is no ONNX model that runs here: {reason[:160]}"
+                        f"{label} is not an ONNX model that ONNX Runtime can run: {reason[:160]}"
                     ) from error
                 refused.append(f"{short} did not start: {reason[:80]}")
                 continue
@@ -176,9 +189,10 @@ class OnnxBackend:
                 break
             refused.append(f"{short} did not start")
         else:
-            raise BackendError(f"{'; '.join(refused)}; --device cpu runs everywhere")
+            raise BackendError(f"{'; '.join(refused)}; use --device cpu, which works everywhere")
         self.session, self.model, self.device, self.fp32 = session, model, device, fp32
         self.on_cpu = provider == CPU_PROVIDER
+        self.cuda = int(device.partition(":")[2] or 0) if short == "CUDA" else None
         self.input = session.get_inputs()[0].name
         self.half = session.get_inputs()[0].type == "tensor(float16)"
         why = f" ({'; '.join(refused)})" if refused else ""
@@ -196,7 +210,9 @@ class OnnxBackend:
         side = 32
         height, width = self.run(np.full((1, 3, side, side), 0.5, np.float32)).shape[-2:]
         if height != width or height % side or height < side:
-            raise BackendError(f"{label} makes {width}x{height} of {side}x{side}: no enlargement")
+            raise BackendError(
+                f"{label} turns {side}x{side} into {width}x{height}, so it does not enlarge"
+            )
         return height // side
 
     def run(self, x: FloatNCHW) -> FloatNCHW:
@@ -211,6 +227,11 @@ class OnnxBackend:
                 f"ONNX Runtime failed: {reason[:200]}; try a smaller --tile"
             ) from error
 
+    def free_memory(self) -> int:
+        """See :class:`Backend`; main memory where the GPU's is not known."""
+        of_gpu = None if self.cuda is None else gpu_memory(self.cuda)
+        return available_memory() if of_gpu is None else of_gpu
+
     def divided(self, parts: int) -> OnnxBackend | None:
         """See :class:`DivisibleBackend`; a GPU is used whole by every call."""
         if not self.on_cpu:
@@ -223,50 +244,30 @@ class OnnxBackend:
         return OnnxBackend(self.fp32(), device=self.device) if self.fp32 else None
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # only Linux has it
-        return os.cpu_count() or 1
-
-
-def read_model(path: Path) -> bytes:
-    """The bytes of an ONNX file; given as bytes, it cannot reach for files beside it.
-
-    Raises:
-        WeightsError: the file cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
-
-
 def providers(device: str, available: Sequence[str]) -> list[tuple[str, dict[str, object]]]:
-    """Execution providers to try, in order, with their settings.
+    """List the execution providers to try, in order, with their settings.
 
     Args:
-        device: ``cpu``, ``cuda[:N]``, ``tensorrt[:N]``, ``directml[:N]``, ``coreml``,
-            ``openvino``, or ``auto``: the first of CUDA, DirectML, CoreML and the CPU that
-            is there. TensorRT and OpenVINO are taken only when named: they compile for long.
-        available: what this build of ONNX Runtime has.
+        device: ``cpu``, ``cuda[:N]``, ``directml[:N]``, ``coreml``, or ``auto``: the first of
+            CUDA, DirectML, CoreML and the CPU that is available.
+        available: providers in this build of ONNX Runtime.
 
     Raises:
-        BackendError: no such device, or its provider is not installed.
+        BackendError: there is no such device, or its provider is not installed.
     """
     kind, _, index = device.partition(":")
     if index and not index.isdigit():
-        raise BackendError(f"'{device}' is no device; write cuda:0")
+        raise BackendError(f"'{device}' is not a device; write cuda:0")
     if kind == "auto":
         found = [(PROVIDERS[name][0], {}) for name in AUTO if PROVIDERS[name][0] in available]
         return [*found, (CPU_PROVIDER, {})]
     if kind not in PROVIDERS:
         known = ", ".join(PROVIDERS)
-        raise BackendError(f"there is no device '{device}'; take auto or one of {known}")
+        engine = f", or --backend {kind}" if kind in ("tensorrt", "openvino") else ""
+        raise BackendError(f"there is no device '{device}'; choose auto, {known}{engine}")
     provider, package = PROVIDERS[kind]
     if provider not in available:
-        raise BackendError(f"ONNX Runtime has no {kind} here: pip install {package}")
+        raise BackendError(f"this ONNX Runtime has no {kind}; pip install {package}")
     return [(provider, {"device_id": int(index)} if index else {})]
 
 
@@ -274,14 +275,14 @@ class TorchBackend:
     """PyTorch, in the channels-last memory format.
 
     Args:
-        network: any form; it is moved and set to evaluation mode.
+        network: trained or deployed; it is moved and set to evaluation mode.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto`` is fp16 on CUDA and fp32 on the CPU.
         mode: ``eager``; ``compiled`` by torch.compile; or ``graphs``, compiled and replayed
             as CUDA graphs, one for each size of tile.
 
     Raises:
-        BackendError: the device is not there.
+        BackendError: the device is not available.
     """
 
     def __init__(
@@ -299,15 +300,18 @@ class TorchBackend:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise BackendError("PyTorch sees no CUDA device; --device cpu runs everywhere")
+            raise BackendError("PyTorch sees no CUDA device; use --device cpu")
         if precision == "auto":
             precision = "fp16" if device.startswith("cuda") else "fp32"
         self.dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[
             precision
         ]
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+        except RuntimeError:
+            raise BackendError(f"there is no device '{device}'; use cpu, cuda or cuda:N") from None
         if mode == "graphs" and self.device.type != "cuda":
-            raise BackendError("CUDA graphs need a CUDA device; take compiled")
+            raise BackendError("CUDA graphs need a CUDA device; use mode compiled")
         self.wide = network if self.dtype != torch.float32 else None
         if self.wide is not None:
             network = copy.deepcopy(network)
@@ -337,25 +341,54 @@ class TorchBackend:
             return None
         return TorchBackend(self.wide, device=str(self.device), precision="fp32")
 
+    def free_memory(self) -> int:
+        """See :class:`Backend`."""
+        of_gpu = gpu_memory(self.device.index or 0) if self.device.type == "cuda" else None
+        return available_memory() if of_gpu is None else of_gpu
 
-def run_finite(backend: Backend, x: FloatNCHW) -> FloatNCHW:
-    """Enlarge ``(1, 3, H, W)``; where the result holds NaN or Inf, once more in float32.
 
-    Raises:
-        BackendError: it does so in float32 too.
+class OverflowGuard:
+    """Run a backend, and compute again in float32 what overflowed in a narrower format.
+
+    The first overflow opens the float32 twin, which then serves all others. Threads may share
+    the guard.
+
+    Args:
+        backend: what to run.
     """
-    result = backend.run(x)
-    if _is_finite(result):
-        return result
-    wide = backend.in_fp32() if isinstance(backend, NarrowBackend) else None
-    if wide is not None:
-        result = wide.run(x)
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self._opening = threading.Lock()
+        self._opened = False
+        self._twin: Backend | None = None
+
+    def run(self, x: FloatNCHW) -> FloatNCHW:
+        """Enlarge ``(1, 3, H, W)``.
+
+        Raises:
+            BackendError: the result holds NaN or Inf in float32 too.
+        """
+        result = self.backend.run(x)
         if _is_finite(result):
             return result
-    raise BackendError(
-        f"{backend.name} gave NaN or Inf"
-        + (", in float32 too: the weights or the input are damaged" if wide else "")
-    )
+        twin = self._in_fp32()
+        if twin is not None:
+            result = twin.run(x)
+            if _is_finite(result):
+                return result
+        raise BackendError(
+            f"{self.backend.name} gave NaN or Inf"
+            + (", in float32 too" if twin else "")
+            + "; the weights or the input are damaged"
+        )
+
+    def _in_fp32(self) -> Backend | None:
+        with self._opening:
+            if not self._opened and isinstance(self.backend, NarrowBackend):
+                self._twin = self.backend.in_fp32()
+            self._opened = True
+            return self._twin
 
 
 def _is_finite(x: FloatNCHW) -> bool:
@@ -364,7 +397,7 @@ def _is_finite(x: FloatNCHW) -> bool:
 
 
 def load_torch_network(path: Path) -> ParagonSR2:
-    """The deployed form of a checkpoint.
+    """Read a checkpoint and return the deployed network.
 
     Raises:
         MissingExtraError: PyTorch is not installed.

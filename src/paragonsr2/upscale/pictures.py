@@ -16,8 +16,8 @@ from paragonsr2.images.header import Header
 from paragonsr2.images.names import DEFAULT_QUALITY
 from paragonsr2.images.reading import MAX_PIXELS, ImageReader
 from paragonsr2.images.writing import check_writable, write_strips
-from paragonsr2.upscale.backends import cores
 from paragonsr2.upscale.background import in_background
+from paragonsr2.upscale.resources import available_memory, cores
 from paragonsr2.upscale.task import (
     Outcome,
     Progress,
@@ -27,7 +27,7 @@ from paragonsr2.upscale.task import (
     is_newer,
     skipped,
 )
-from paragonsr2.upscale.upscaler import Upscaler, available_memory
+from paragonsr2.upscale.upscaler import Upscaler
 
 #: Strips of a large picture that may wait between reading, computing and writing.
 _STRIPS_AHEAD = 2

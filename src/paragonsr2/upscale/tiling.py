@@ -1,25 +1,24 @@
-"""Planning of tiles: pure arithmetic, no pixels."""
+"""Where to cut an image into tiles: arithmetic only, no pixels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from paragonsr2.errors import TileError
 
 MIN_TILE = 16
-# Larger tiles gain little speed, and cost memory.
+# Larger tiles cost memory and gain little speed.
 MAX_AUTO_TILE = 768
 
 
 @dataclass(frozen=True)
 class Span:
-    """A tile along one axis, in input pixels.
+    """One axis of a tile, in input pixels.
 
     Attributes:
-        start, stop: what the tile contributes.
-        read_start, read_stop: what it has to see for that.
+        start, stop: the part of the image that the tile contributes.
+        read_start, read_stop: the part that it must see for that.
     """
 
     start: int
@@ -28,19 +27,11 @@ class Span:
     read_stop: int
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A tile: the product of two spans."""
-
-    y: Span
-    x: Span
-
-
 def spans(length: int, tile: int, halo: int, multiple_of: int) -> list[Span]:
-    """Cut ``length`` pixels into spans of at most ``tile``, each seeing ``halo`` more.
+    """Cut ``length`` pixels into spans of at most ``tile``, each of which sees ``halo`` more.
 
-    Reading starts on ``multiple_of``, so that windows and pooled branches fall as they do in
-    the whole image.
+    Reading starts at multiples of ``multiple_of``, so windows and pooled branches lie where they
+    do in the whole image.
 
     Raises:
         TileError: ``tile`` is below 16.
@@ -57,22 +48,14 @@ def spans(length: int, tile: int, halo: int, multiple_of: int) -> list[Span]:
     return out
 
 
-def plan(height: int, width: int, tile: int, halo: int, multiple_of: int) -> Iterator[Tile]:
-    """All tiles of an image, row by row."""
-    columns = spans(width, tile, halo, multiple_of)
-    for y in spans(height, tile, halo, multiple_of):
-        for x in columns:
-            yield Tile(y, x)
-
-
 def auto_tile(budget: int, bytes_per_pixel: int, halo: int, multiple_of: int) -> int:
-    """The largest square tile whose network pass fits ``budget`` bytes, halo included.
+    """The largest square tile whose pass through the network, halo included, fits ``budget``.
 
     Args:
         budget: bytes.
         bytes_per_pixel: working memory of the backend per input pixel.
-        halo: of the network.
-        multiple_of: of the network.
+        halo: input pixels that a tile must see on each side.
+        multiple_of: tiles start at multiples of this.
     """
     side = math.isqrt(max(0, budget // bytes_per_pixel)) - 2 * halo
     side = min(max(side, 4 * MIN_TILE), MAX_AUTO_TILE)

@@ -3,153 +3,53 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self, TypeVar, cast
 
 import numpy as np
 
 from paragonsr2.arrays.convert import to_float, to_pixels
 from paragonsr2.arrays.pixels import FloatNCHW, Pixels, full_scale
-from paragonsr2.errors import BackendError, ImageError, OptionError, TileError
-from paragonsr2.files import sha256
-from paragonsr2.tensorrt.backend import open_engine
-from paragonsr2.upscale.backends import (
-    Backend,
-    BoundedBackend,
-    ClassicalBackend,
-    DivisibleBackend,
-    OnnxBackend,
-    TorchBackend,
-    load_torch_network,
-    read_model,
-    run_finite,
-)
-from paragonsr2.upscale.openvino import OpenVinoBackend
-from paragonsr2.upscale.tiling import MIN_TILE, Tile, auto_tile, spans
-from paragonsr2.weights.catalogue import bundled_bytes, bundled_path, find
+from paragonsr2.errors import ImageError, TileError
+from paragonsr2.upscale.backends import Backend, BoundedBackend, DivisibleBackend, OverflowGuard
+from paragonsr2.upscale.kinds import enlarge_other
+from paragonsr2.upscale.opening import open_model
+from paragonsr2.upscale.tiling import MIN_TILE, Span, auto_tile, spans
 from paragonsr2.weights.metadata import BackendName, Precision
+from paragonsr2.weights.source import ModelSource, resolve
 
 TileOption = int | Literal["auto", "off"]
 
-_FILE_SUFFIXES = (".onnx", ".engine", ".safetensors", ".pth", ".pt", ".ckpt")
+Image = TypeVar("Image")
 
-#: Most memory that a tile's pass through the network is planned for.
+#: Most memory that is planned for one tile's pass through the network, in bytes.
 TILE_BUDGET = 1 << 30
 
 #: Most bytes of enlarged pixels that a band of tiles makes, where the network allows.
 BAND = 1 << 27
 
 
-def open_backend(
-    model: str,
-    scale: int | None,
-    *,
-    backend: BackendName = "auto",
-    device: str = "auto",
-    precision: Precision = "auto",
-) -> Backend:
-    """Put a model into an engine.
-
-    Args:
-        model: a bundled variant, ``bicubic``, ``magic[:ALPHA]``, or the path of an ``.onnx``,
-            ``.engine``, ``.safetensors`` or ``.pth`` file.
-        scale: wanted enlargement; None takes a file's own, and 2 for all others.
-        backend: ``auto`` runs ONNX models in ONNX Runtime, checkpoints in PyTorch and engines
-            in TensorRT.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: of the PyTorch backend.
-
-    Raises:
-        OptionError: no such model.
-        ScaleError: the classical model does not know this scale.
-        EnvironmentProblem: the weights or the engine cannot serve.
-    """
-    name, _, parameter = model.partition(":")
-    if name in ("bicubic", "magic"):
-        return _classical(name, parameter, scale or 2)
-    path = Path(model)
-    if path.suffix.lower() in _FILE_SUFFIXES:
-        opened = _open_file(path, backend, device, precision)
-        if scale is not None and opened.scale != scale:
-            raise OptionError(f"{path.name} enlarges x{opened.scale}; leave --scale {scale} away")
-        return opened
-    entry = find(model, scale or 2)
-    if backend == "tensorrt":
-        raise BackendError(_ENGINES_ONLY)
-    if backend == "torch":
-        return _open_file(bundled_path(entry, "safetensors"), backend, device, precision)
-    if backend == "openvino":
-        return OpenVinoBackend(bundled_bytes(entry, "onnx"), device=device, precision=precision)
-    if precision == "fp16":
-        return OnnxBackend(
-            bundled_bytes(entry, "onnx_fp16"),
-            device=device,
-            fp32=lambda: bundled_bytes(entry, "onnx"),
-        )
-    _require_onnx_precision(precision)
-    return OnnxBackend(bundled_bytes(entry, "onnx"), device=device)
-
-
-def _classical(name: str, parameter: str, scale: int) -> Backend:
-    if name == "bicubic":
-        if parameter:
-            raise OptionError("bicubic takes no parameter")
-        return ClassicalBackend(scale, None)
-    try:
-        alpha = float(parameter or 0.0)
-    except ValueError:
-        raise OptionError(f"'{parameter}' is no alpha; write magic:0.5") from None
-    return ClassicalBackend(scale, alpha)
-
-
-_ENGINES_ONLY = (
-    "TensorRT runs engines: export the model, then paragonsr2 engine MODEL.onnx -o MODEL.engine, "
-    "then --model MODEL.engine"
-)
-
-
-def _open_file(path: Path, backend: BackendName, device: str, precision: Precision) -> Backend:
-    if path.suffix.lower() == ".engine":
-        if backend not in ("auto", "tensorrt"):
-            raise BackendError(f"{path.name} runs in TensorRT only; leave --backend away")
-        return open_engine(path, device=device, precision=precision)
-    if backend == "tensorrt":
-        raise BackendError(_ENGINES_ONLY)
-    if path.suffix.lower() == ".onnx":
-        if backend == "torch":
-            raise BackendError("PyTorch runs checkpoints, not ONNX files; leave --backend away")
-        if backend == "openvino":
-            return OpenVinoBackend(read_model(path), device=device, precision=precision)
-        opened = OnnxBackend(path, device=device)
-        if precision not in ("auto", "fp16" if opened.half else "fp32"):
-            raise BackendError(f"{path.name} is not {precision}; leave --precision away")
-        return opened
-    if backend in ("onnxruntime", "openvino"):
-        raise BackendError(f"{backend} cannot run {path.name}; paragonsr2 export makes an ONNX")
-    return TorchBackend(load_torch_network(path), device=device, precision=precision)
-
-
-def _require_onnx_precision(precision: Precision) -> None:
-    if precision == "bf16":
-        raise BackendError("ONNX models are fp32 or fp16; bf16 needs --backend torch")
-
-
 class Upscaler:
     """Enlarge images with a bundled network, a model file or a classical baseline.
 
+    Threads may share an upscaler.
+
     Args:
-        model: see :func:`open_backend`.
-        scale: wanted enlargement; None takes a file's own, and 2 for all others.
+        model: a bundled variant such as ``realtime`` or ``stream:compressed``, ``bicubic``,
+            ``magic[:ALPHA]``, or the path of an ``.onnx``, ``.engine``, ``.safetensors`` or
+            ``.pth`` file.
+        scale: wanted enlargement; None takes what a file states, and 2 for other models.
         backend: ``auto``, ``onnxruntime``, ``torch``, ``openvino`` or ``tensorrt``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; more in ONNX Runtime, see
-            :func:`paragonsr2.upscale.backends.providers`.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ONNX Runtime also takes what
+            :func:`paragonsr2.upscale.backends.providers` lists.
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
-        tile: side of a tile in input pixels, ``auto`` by memory, or ``off``.
+        tile: side of a tile in input pixels, from 16; ``auto`` chooses it by the available
+            memory; ``off`` enlarges the whole image at once.
 
     Raises:
-        ParagonError: a subclass that says what does not fit.
+        UsageError: an argument is not one of these values, or contradicts the model.
+        EnvironmentProblem: the weights cannot be used, or the engine cannot run them here.
 
     Example::
 
@@ -159,7 +59,7 @@ class Upscaler:
 
     def __init__(
         self,
-        model: str = "realtime",
+        model: str | Path = "realtime",
         scale: int | None = None,
         *,
         backend: BackendName = "auto",
@@ -167,45 +67,62 @@ class Upscaler:
         precision: Precision = "auto",
         tile: TileOption = "auto",
     ) -> None:
-        self.backend = open_backend(
-            model, scale, backend=backend, device=device, precision=precision
-        )
-        self.model = model
-        self.scale = self.backend.scale
-        b = self.backend
+        _require_tile(tile)
+        source = resolve(model, scale)
+        opened = open_model(source, backend=backend, device=device, precision=precision)
+        self._set_up(source, opened, tile)
+
+    @classmethod
+    def around(cls, backend: Backend, *, name: str = "custom", tile: TileOption = "auto") -> Self:
+        """Make an upscaler of an engine that is open already.
+
+        Args:
+            backend: the engine.
+            name: what to call its model.
+            tile: as in the class.
+
+        Raises:
+            TileError: the tile cannot be used.
+        """
+        _require_tile(tile)
+        made = cls.__new__(cls)
+        made._set_up(ModelSource(name, backend.scale), backend, tile)
+        return made
+
+    def _set_up(self, source: ModelSource, backend: Backend, tile: TileOption) -> None:
+        self.source, self.model = source, source.name
+        self.scale = backend.scale
+        self._use(backend)
         self.automatic_tile = tile == "auto"
         if tile == "auto":
-            # Copies of half-written tiles and other programs need memory too.
-            budget = min(TILE_BUDGET, available_memory() // 4)
-            self.tile: int | None = auto_tile(budget, b.bytes_per_pixel, b.halo, b.multiple_of)
-            if isinstance(b, BoundedBackend):
-                self.tile = min(self.tile, _largest_tile(b))
-        elif tile == "off":
-            self.tile = None
+            self.tile: int | None = _automatic_tile(backend)
         else:
-            if tile < 16:
-                raise TileError(f"a tile of {tile} is too small; give --tile 16 or more")
-            self.tile = tile
+            self.tile = None if tile == "off" else tile
+
+    def _use(self, backend: Backend) -> None:
+        self.backend = backend
+        self._guard = OverflowGuard(backend)
+
+    def __repr__(self) -> str:
+        """Model, scale, engine with its device and precision, and tile."""
+        return (
+            f"<Upscaler {self.model} x{self.scale}, {self.backend.name}, tile {self.tile or 'off'}>"
+        )
 
     @property
     def digest(self) -> str:
-        """What tells this model from another: the sha256 of its file, or its name and scale.
+        """What distinguishes this model from others: the SHA-256 of its file, or name and scale.
 
         Raises:
             WeightsError: the file cannot be read.
         """
-        path = Path(self.model)
-        if path.suffix.lower() in _FILE_SUFFIXES:
-            return sha256(read_model(path))
-        if self.model.partition(":")[0] in ("bicubic", "magic"):
-            return f"{self.model} x{self.scale}"
-        return find(self.model, self.scale).files["onnx"]["sha256"]
+        return self.source.digest
 
     def divided(self, parts: int) -> Upscaler | None:
-        """A twin for ``parts`` threads to use at once, each on its part of the cores.
+        """A twin for ``parts`` threads to share, each using its share of the cores.
 
-        None where the engine gains nothing by it. Many small pictures are done sooner side by
-        side than one after another with all cores on each.
+        Many small pictures are done sooner side by side than one after another with all cores on
+        each. None where the engine gains nothing by it.
         """
         if not isinstance(self.backend, DivisibleBackend):
             return None
@@ -213,34 +130,51 @@ class Upscaler:
         if backend is None:
             return None
         twin = copy.copy(self)
-        twin.backend = backend
+        twin._use(backend)
         return twin
 
     def __call__(
         self,
-        pixels: Pixels,
+        image: Image,
         progress: Callable[[float], None] | None = None,
         *,
         tile: int | None = None,
-    ) -> Pixels:
-        """Enlarge one image.
+    ) -> Image:
+        """Enlarge one image; the result is of the same kind, ``scale`` times as large.
 
         Args:
-            pixels: ``(H, W, C)`` with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha, or
-                ``(H, W)`` grey; uint8, uint16, or float32 nominally 0..1; straight alpha.
-            progress: called with the share done, 0..1, after each tile.
+            image: one of
+
+                - an array ``(H, W, C)`` with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and
+                  alpha, or ``(H, W)`` grey; uint8, uint16, or float32 nominally 0..1; straight
+                  alpha;
+                - a PIL image; palettes become RGB or RGBA;
+                - a PyTorch tensor ``(C, H, W)`` or ``(B, C, H, W)``, floating point nominally
+                  0..1, uint8 or uint16;
+                - the path of an image or video: the result is written beside it, as by the
+                  command, and its path is returned.
+            progress: called after each tile with the share done, 0..1.
             tile: side of a tile in input pixels; None for the upscaler's own.
 
         Returns:
-            The same number of channels and dtype, ``scale`` times as large. Integers are
-            clipped and rounded; float32 is neither.
+            The same number of channels and dtype. Integers are clipped and rounded; floats are
+            neither.
 
         Raises:
-            ImageError: the array is no image.
-            BackendError: the engine failed or gave NaN.
+            ImageError: it is no image, or of a kind that cannot be enlarged.
+            InputError: the file cannot be read or enlarged.
+            OutputError: the result of a path exists or cannot be written.
+            BackendError: the engine failed, or gave NaN.
         """
+        if isinstance(image, np.ndarray):
+            return cast(Image, self._enlarge_array(image, progress, tile))
+        return cast(Image, enlarge_other(image, self, progress, tile))
+
+    def _enlarge_array(
+        self, pixels: Pixels, progress: Callable[[float], None] | None, tile: int | None
+    ) -> Pixels:
         if pixels.ndim == 2:
-            return self(pixels[:, :, None], progress, tile=tile)[:, :, 0]
+            return self._enlarge_array(pixels[:, :, None], progress, tile)[:, :, 0]
         _check(pixels)
         height, width, channels = pixels.shape
         opaque = channels in (2, 4) and bool((pixels[:, :, -1] == full_scale(pixels)).all())
@@ -259,19 +193,19 @@ class Upscaler:
         progress: Callable[[float], None] | None = None,
         tile: int | None = None,
     ) -> Iterator[Pixels]:
-        """Enlarge one image strip by strip, exactly as in one piece.
+        """Enlarge one image strip by strip; the result equals that of the whole image.
 
         Args:
-            strips: ``(rows, W, C)``, top to bottom; no more are taken than make ``height`` rows.
+            strips: ``(rows, W, C)``, top to bottom; taken until they make ``height`` rows.
             height: of the image.
             width: of the image.
-            opaque: there is alpha and it is full everywhere: it needs no pass of its own then,
-                and stays exactly full.
-            progress: told the share that is done, 0..1.
+            opaque: the image has alpha, and it is full everywhere. Alpha then needs no pass of
+                its own and stays exactly full.
+            progress: called with the share done, 0..1.
             tile: side of a tile in input pixels; None for the upscaler's own.
 
         Yields:
-            ``(rows * scale, W * scale, C)``, not of the same rows as the strips.
+            ``(rows * scale, W * scale, C)``; the rows need not be those of the strips.
 
         Raises:
             BackendError: the engine failed or gave NaN.
@@ -296,37 +230,35 @@ class Upscaler:
                 ((y.stop - y.start) * b.scale, width * b.scale, seen.shape[2]), dtype=seen.dtype
             )
             for part, x in enumerate(columns):
-                self._fill(out, seen, Tile(y, x), opaque=opaque)
+                self._fill(out, seen, y, x, opaque=opaque)
                 if progress is not None:
                     progress((done + (part + 1) / len(columns)) / len(rows))
             yield out
 
     def _band_rows(self, height: int, like: Pixels, tile: int | None) -> int:
-        """Input rows of a band of tiles: fewer than the tile has where an image is very wide."""
+        """Input rows of a band of tiles: fewer than a tile has if the image is very wide."""
         row_bytes = like.shape[1] * like.shape[2] * like.itemsize * self.scale**2
         most = max(BAND // row_bytes, MIN_TILE, self.backend.multiple_of)
         return min(tile, most) if tile else max(height, MIN_TILE)
 
-    def _fill(self, out: Pixels, seen: Pixels, tile: Tile, *, opaque: bool) -> None:
-        """Enlarge the rows of ``seen`` within one tile into its place in ``out``."""
+    def _fill(self, out: Pixels, seen: Pixels, y: Span, x: Span, *, opaque: bool) -> None:
+        """Enlarge the tile at ``y``, ``x`` of the rows ``seen`` into its place in ``out``."""
         s = self.scale
         has_alpha = seen.shape[2] in (2, 4)
-        given = seen[:, tile.x.read_start : tile.x.read_stop]
+        given = seen[:, x.read_start : x.read_stop]
         if opaque:
             given = given[:, :, :-1]
-        result = self._crop(self._enlarge(to_float(given), has_alpha and not opaque), tile)
-        target = out[:, tile.x.start * s : tile.x.stop * s]
+        result = self._crop(self._enlarge(to_float(given), has_alpha and not opaque), y, x)
+        target = out[:, x.start * s : x.stop * s]
         target[:, :, : result.shape[1]] = to_pixels(result, seen)
         if opaque:
             target[:, :, -1] = full_scale(seen)
 
-    def _crop(self, x: FloatNCHW, tile: Tile) -> FloatNCHW:
+    def _crop(self, large: FloatNCHW, y: Span, x: Span) -> FloatNCHW:
         s = self.scale
-        top = (tile.y.start - tile.y.read_start) * s
-        left = (tile.x.start - tile.x.read_start) * s
-        height = (tile.y.stop - tile.y.start) * s
-        width = (tile.x.stop - tile.x.start) * s
-        return x[:, :, top : top + height, left : left + width]
+        top, left = (y.start - y.read_start) * s, (x.start - x.read_start) * s
+        height, width = (y.stop - y.start) * s, (x.stop - x.start) * s
+        return large[:, :, top : top + height, left : left + width]
 
     def _enlarge(self, x: FloatNCHW, has_alpha: bool) -> FloatNCHW:
         """Enlarge ``(1, C, H, W)`` of any C.
@@ -343,22 +275,38 @@ class Upscaler:
         return np.concatenate([colour, large], axis=1, dtype=np.float32)
 
     def _run(self, x: FloatNCHW) -> FloatNCHW:
-        """Through the network, which is made for RGB; grey comes back as grey."""
+        """Run the network, which is made for RGB; grey comes back as grey."""
         grey = x.shape[1] == 1
         rgb = np.repeat(x, 3, axis=1) if grey else x
-        result = run_finite(self.backend, np.ascontiguousarray(rgb))
+        result = self._guard.run(np.ascontiguousarray(rgb))
         return result.mean(axis=1, keepdims=True) if grey else result
 
 
+def _require_tile(tile: object) -> None:
+    if tile in ("auto", "off"):
+        return
+    if not isinstance(tile, int):
+        raise TileError(f"'{tile}' is not a tile; give auto, off or a number from {MIN_TILE}")
+    if tile < MIN_TILE:
+        raise TileError(f"a tile of {tile} is too small; give {MIN_TILE} or more")
+
+
+def _automatic_tile(backend: Backend) -> int:
+    # Half-written results and other programs need memory too.
+    budget = min(TILE_BUDGET, backend.free_memory() // 4)
+    tile = auto_tile(budget, backend.bytes_per_pixel, backend.halo, backend.multiple_of)
+    return min(tile, _largest_tile(backend)) if isinstance(backend, BoundedBackend) else tile
+
+
 def _largest_tile(backend: BoundedBackend) -> int:
-    """The largest tile that the backend takes with all that has to be read around it."""
+    """The largest tile that the backend takes together with what must be read around it."""
     # Reading may start up to multiple_of - 1 pixels before the halo.
     side = backend.max_side - 2 * backend.halo - backend.multiple_of + 1
     side -= side % max(backend.multiple_of, MIN_TILE)
     if side < MIN_TILE:
         raise TileError(
-            f"{backend.name} takes {backend.max_side} pixels a side, of which a tile's "
-            f"surroundings take all; build it with a larger --max"
+            f"{backend.name} takes {backend.max_side} pixels a side, which leaves no room for a "
+            f"tile inside its margins; build the engine with a larger --max"
         )
     return side
 
@@ -367,15 +315,8 @@ def _check(pixels: Pixels) -> None:
     kinds = ("uint8", "uint16", "float32")
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4) or pixels.dtype.name not in kinds:
         raise ImageError(
-            f"an image is (H, W, 1..4) uint8, uint16 or float32, not {pixels.shape} {pixels.dtype}"
+            f"an array must be (H, W, 1..4) uint8, uint16 or float32, "
+            f"not {pixels.shape} {pixels.dtype}"
         )
     if 0 in pixels.shape:
         raise ImageError("the image has no pixels")
-
-
-def available_memory() -> int:
-    """Bytes of memory that are free, roughly."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return 4 << 30

@@ -1,4 +1,4 @@
-"""Reading and writing of checkpoints: strict, described by metadata, and never unpickled."""
+"""Reading and writing checkpoints: strict, described by metadata, never unpickled."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ WRAPPERS = (
     "net",
 )
 
-#: Tensors that every state of the family has, in trained and deployed form.
+#: Tensors that every network of the family has, in trained and deployed form.
 SIGNATURE = ("conv_in.weight", "upsampler.last.weight")
-#: One of these besides: the fusion, as it is trained and as it is deployed.
+#: The fusion, in trained and in deployed form; every network has one of the two.
 FUSIONS = ("fuse.weight", "fuse.folded.weight")
 
-#: In the header of our own files: sha256 of the tensors, by which a changed weight is found.
+#: Header entry of our own files: the SHA-256 of the tensors, which reveals a changed weight.
 DIGEST_KEY = "tensors_sha256"
 
 State = dict[str, Tensor]
@@ -48,15 +48,15 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Description:
-    """What must be known to build the network that a state belongs to.
+    """Everything needed to build the network that a state belongs to.
 
     Attributes:
         variant: short name.
         scale: 2, 3, 4 or 8.
-        upsampler_alpha: base path.
-        window_size: attention window; 0 without attention.
-        expansion: of collapsible convolutions; 1 where nothing tells it and nothing needs it.
-        collapsed: the state is of the deployed form.
+        upsampler_alpha: blend of the base path, 0..1.
+        window_size: side of the attention window; 0 without attention.
+        expansion: of collapsible convolutions; 1 if the state has none.
+        collapsed: whether the state is of the deployed form.
     """
 
     variant: str
@@ -67,7 +67,7 @@ class Description:
     collapsed: bool
 
     def metadata(self) -> dict[str, str]:
-        """What a checkpoint and a deployed model both say of themselves."""
+        """The metadata that checkpoints and deployed models share."""
         return {
             "format": FORMAT,
             "arch": ARCH_PREFIX + self.variant,
@@ -78,7 +78,7 @@ class Description:
         }
 
     def build(self) -> ParagonSR2:
-        """An untrained network of this description, deployed form where ``collapsed``."""
+        """Build an untrained network of this description, in deployed form if ``collapsed``."""
         network = build(
             self.variant,
             self.scale,
@@ -91,12 +91,12 @@ class Description:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network with its weights and what is known of them.
+    """A network with its weights and their history.
 
     Attributes:
         network: in evaluation mode, on the CPU, float32.
-        description: what was built.
-        training: the training digest of the metadata; empty if there is none.
+        description: how it was built.
+        training: summary of its training, from the metadata; empty if there is none.
     """
 
     network: ParagonSR2
@@ -105,7 +105,7 @@ class Checkpoint:
 
 
 def describe(network: ParagonSR2, variant: str) -> Description:
-    """The description under which ``network`` can be built again."""
+    """The description from which ``network`` can be built again."""
     return describe_state(
         network.state_dict(),
         variant=variant,
@@ -121,24 +121,24 @@ def describe_state(
     scale: int | None = None,
     upsampler_alpha: float | None = None,
 ) -> Description:
-    """What the tensors of a state tell, checked against what else is known of it.
+    """Describe a state by its tensors, checked against what else is known about it.
 
     Args:
         state: tensors by name, without wrappers and prefixes.
-        variant: short or full name; None finds it by the width.
-        scale: what the state is said to enlarge by.
-        upsampler_alpha: what the state is said to be of; exact where the state's own is rounded.
-            0 where nothing tells it.
+        variant: short or full name; None infers it from the width.
+        scale: stated enlargement.
+        upsampler_alpha: stated base path; exact where the state's own is rounded. 0 if neither
+            states it.
 
     Raises:
-        WeightsError: no state of a ParagonSR2 network, or one that contradicts what is said.
+        WeightsError: the state is not of a ParagonSR2 network, or contradicts what is stated.
     """
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     lacking = [key for key in SIGNATURE if key not in tensors]
     if not any(key in tensors for key in FUSIONS):
         lacking.append(FUSIONS[0])
     if lacking:
-        raise WeightsError(f"no ParagonSR2 network: there is no tensor {lacking[0]}")
+        raise WeightsError(f"no ParagonSR2 network: tensor {lacking[0]} is missing")
     try:
         return Description(
             variant=_width_variant(tensors) if variant is None else variant_name(variant),
@@ -161,7 +161,7 @@ def save_checkpoint(
         path: ``*.safetensors``.
         network: trained or deployed form.
         variant: short or full name.
-        training: digest of how it was trained, JSON-serialisable.
+        training: summary of how it was trained, JSON-serialisable.
 
     Raises:
         OutputError: the file cannot be written.
@@ -189,18 +189,19 @@ def load_checkpoint(
     Args:
         path: ``*.safetensors``, or a ``*.pth`` / ``*.pt`` / ``*.ckpt`` of tensors, with the
             wrappers and ``module.`` prefixes that other trainers use.
-        arch: refuse anything but this variant.
-        scale: refuse anything but this scale.
-        upsampler_alpha: base path, for files that do not say it; must not contradict others.
+        arch: required variant; None accepts any.
+        scale: required scale; None accepts any.
+        upsampler_alpha: base path, for files that do not state it; must not contradict the file.
 
     Raises:
-        WeightsError: missing, damaged, changed, unsafe, of another network, or contradicting.
+        WeightsError: the file is missing, damaged, changed or unsafe, or holds another network
+            than required.
     """
     state, metadata = read_state(path)
     if metadata.get(DIGEST_KEY, "") not in ("", _digest(state)):
         raise WeightsError(
-            f"{path.name}: its tensors are not those that it was written with; get the file again, "
-            f"or, if they were changed on purpose, save them without {DIGEST_KEY} in the header"
+            f"{path.name}: its tensors have changed since it was written; get the file again, or, "
+            f"if they were changed on purpose, save them without {DIGEST_KEY} in the header"
         )
     try:
         wanted = None if arch is None else variant_name(arch)
@@ -218,25 +219,25 @@ def load_checkpoint(
     if told is not None and upsampler_alpha is not None and told != upsampler_alpha:
         raise WeightsError(
             f"{path.name} was trained with upsampler_alpha {told}, not {upsampler_alpha}; "
-            "leave the option away"
+            "drop the option"
         )
     if wanted is not None and wanted != about.variant:
-        raise WeightsError(f"{path.name} is of variant '{about.variant}', not '{wanted}'")
+        raise WeightsError(f"{path.name} holds variant '{about.variant}', not '{wanted}'")
     if scale is not None and scale != about.scale:
         raise WeightsError(f"{path.name} enlarges x{about.scale}, not x{scale}")
     network = load_network(state, about, path)
     try:
         training = json.loads(metadata.get("training", "{}"))
     except json.JSONDecodeError as error:
-        raise WeightsError(f"{path.name}: its training digest is no JSON: {error}") from error
+        raise WeightsError(f"{path.name}: its metadata 'training' is not JSON: {error}") from error
     return Checkpoint(network.eval(), about, training)
 
 
 def read_state(path: Path) -> tuple[State, dict[str, str]]:
-    """The bare tensors of a checkpoint and its metadata (empty for pickled files).
+    """Read the bare tensors of a checkpoint and its metadata, which pickled files do not have.
 
     Raises:
-        WeightsError: the file is missing, damaged or holds anything but tensors.
+        WeightsError: the file is missing or damaged, or holds anything but tensors.
     """
     if not path.is_file():
         raise WeightsError(f"there is no checkpoint {path}")
@@ -246,7 +247,7 @@ def read_state(path: Path) -> tuple[State, dict[str, str]]:
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 return state, file.metadata() or {}
         except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path.name} is no readable safetensors file: {error}") from error
+            raise WeightsError(f"{path.name} is not readable safetensors: {error}") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -254,15 +255,15 @@ def read_state(path: Path) -> tuple[State, dict[str, str]]:
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path.name} is refused: it holds more than tensors, or is damaged; "
-            "convert it to safetensors where it was made"
+            "convert it to safetensors with the program that wrote it"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path.name} is no readable checkpoint") from error
+        raise WeightsError(f"{path.name} is not a readable checkpoint") from error
     return _unwrap(loaded, path), {}
 
 
 def _digest(state: State) -> str:
-    """The sha256 of names, types, shapes and bytes of all tensors, in the order of their names."""
+    """The SHA-256 of names, types, shapes and bytes of all tensors, in the order of their names."""
     digest = hashlib.sha256()
     for key, tensor in sorted(state.items()):
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -281,7 +282,7 @@ def _unwrap(loaded: object, path: Path) -> State:
     state: State = {}
     for key, value in table.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise WeightsError(f"{path.name}: entry {key!r} is no tensor")
+            raise WeightsError(f"{path.name}: entry {key!r} is not a tensor")
         state[key.removeprefix("module.")] = value
     return state
 
@@ -312,7 +313,7 @@ def _infer_alpha(state: State, told: float | None) -> float:
     if abs(told - carried.value) > carried.tolerance:
         raise WeightsError(
             f"tensors of upsampler_alpha {carried.value}, not {told}; "
-            "leave the option away, or get the file again if its own header says so"
+            "drop the option, or get the file again if its own header states it"
         )
     return told
 
@@ -331,19 +332,19 @@ def load_network(state: State, about: Description, path: Path) -> ParagonSR2:
     """Build a network and load its state strictly.
 
     Args:
-        state: tensors by name; of the network's, only ``upsampler_alpha`` may lack, and the wide
-            contexts of Realtime, all of them: states from before it had them do.
+        state: tensors by name. Two may be missing, in states from before they existed:
+            ``upsampler_alpha``, and the wide contexts of Realtime, if all of them are.
         about: what to build.
-        path: where the state comes from, for messages.
+        path: of the state, for messages.
 
     Returns:
         The network, float32, on the CPU.
 
     Raises:
-        WeightsError: a tensor is missing, left over, of another shape or not finite.
+        WeightsError: a tensor is missing, unknown, of another shape or not finite.
     """
     variant = about.variant
-    hint = f"Trained as another variant? Look: paragonsr2 inspect {path}"
+    hint = f"See which variant it is: paragonsr2 inspect {path}"
     try:
         network = about.build()
     except OptionError as error:
@@ -351,7 +352,7 @@ def load_network(state: State, about: Description, path: Path) -> ParagonSR2:
     expected = network.state_dict()
     contexts = {key for key in expected if ".context." in key}
     if VARIANTS[variant].block == "nano" and contexts.isdisjoint(state):
-        # As a network starts, its contexts add nothing: what such a state was trained as.
+        # In a new network the contexts add nothing, which is what such a state was trained with.
         state = {**state, **{key: expected[key] for key in contexts}}
     missing = [key for key in expected if key not in state and key != ALPHA_KEY]
     if missing:

@@ -1,8 +1,8 @@
-"""The deployed network as one dynamic ONNX graph with everything it says of itself.
+"""Writing the deployed network as one dynamic ONNX graph with its own description.
 
-Two precisions: FP32, and strongly typed FP16, in which weights, activations, input and output
-are float16 and only norms and softmax are float32. TensorRT 11 has no other way to FP16, and
-every engine takes it.
+There are two precisions: FP32, and strongly typed FP16, in which weights, activations, input and
+output are float16 and only norms and softmax are float32. Every engine takes that form, and
+TensorRT 11 has no other way to FP16.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import logging
 import warnings
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
 
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from paragonsr2.errors import ExportError
+from paragonsr2.errors import ExportError, UsageError
 from paragonsr2.measure.cost import network_cost
 from paragonsr2.network.generator import ParagonSR2
 from paragonsr2.weights.metadata import GraphPrecision, TileNeeds
 from paragonsr2.weights.store import describe
 
 OPSET = 18
-OPSETS = (17, 18, 20)
+#: 17 is not made: see docs/decisions/0009-own-code-and-libraries.md.
+OPSETS = (18, 20)
 
-# Neither square nor a multiple of anything, so that no size is taken for a constant.
+# Neither square nor a multiple of anything, so that no size becomes a constant of the graph.
 _EXAMPLE = (2, 3, 37, 53)
 
 
@@ -41,32 +41,31 @@ def build_onnx(
     opset: int = OPSET,
     training: Mapping[str, object] | None = None,
 ) -> bytes:
-    """Collapse, trace and describe.
+    """Collapse, trace and describe a network.
 
     Input ``input`` and output ``output`` are NCHW RGB 0..1, any batch, height and width.
 
     Args:
-        network: any form, float32 on the CPU; unchanged.
+        network: trained or deployed, float32 on the CPU; it is not changed.
         variant: short or full name.
         precision: of the graph.
-        opset: 17, 18 or 20.
-        training: digest for the metadata.
+        opset: 18 or 20.
+        training: summary of the training, for the metadata.
 
     Returns:
         A serialised model that the ONNX checker accepts, without external data.
 
     Raises:
-        ExportError: unknown opset, or the exporter or the checker failed.
+        UsageError: the opset is not supported.
+        ExportError: the exporter or the checker failed.
     """
     if opset not in OPSETS:
-        raise ExportError(f"opset {opset} is not made; take one of {', '.join(map(str, OPSETS))}")
+        raise UsageError(f"opset {opset} is not supported; choose {' or '.join(map(str, OPSETS))}")
     deployed = network if network.is_collapsed else network.collapse()
     about = _metadata(deployed, variant, training or {})
-    model = _trace(deepcopy(deployed).half() if precision == "fp16" else deployed, max(opset, 18))
+    model = _trace(deepcopy(deployed).half() if precision == "fp16" else deployed, opset)
     if precision == "fp16":
         _float32_softmax(model)
-    if opset < 18:
-        _downgrade(model, opset)
     _strip(model)
     helper.set_model_props(model, about)
     content = model.SerializeToString()
@@ -117,7 +116,7 @@ def _metadata(network: ParagonSR2, variant: str, training: Mapping[str, object])
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Drop where the exporter was run, line by line: of no use to anyone who gets the file."""
+    """Remove the source lines of the exporting program, which are of no use to others."""
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
@@ -127,7 +126,7 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 def _float32_softmax(model: onnx.ModelProto) -> None:
-    """Compute every softmax in float32; its sums of 256 terms lose too much in float16."""
+    """Compute every softmax in float32: sums of 256 terms lose too much in float16."""
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         if node.op_type != "Softmax":
@@ -142,29 +141,3 @@ def _float32_softmax(model: onnx.ModelProto) -> None:
         ]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-
-
-def _downgrade(model: onnx.ModelProto, opset: int) -> None:
-    """Rewrite an opset 18 graph for opset 17: the operators that changed between them."""
-    constants = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Split":
-            _drop_attributes(node, {"num_outputs"})
-        elif node.op_type == "Resize":
-            _drop_attributes(node, {"antialias", "keep_aspect_ratio_policy"})
-        elif node.op_type == "ReduceMean" and len(node.input) == 2:
-            axes = [int(axis) for axis in constants[node.input[1]]]
-            del node.input[1]
-            _drop_attributes(node, {"noop_with_empty_axes"})
-            node.attribute.append(helper.make_attribute("axes", axes))
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [i for i in model.graph.initializer if i.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    model.opset_import[0].version = opset
-
-
-def _drop_attributes(node: onnx.NodeProto, names: set[str]) -> None:
-    kept: list[Any] = [attribute for attribute in node.attribute if attribute.name not in names]
-    del node.attribute[:]
-    node.attribute.extend(kept)

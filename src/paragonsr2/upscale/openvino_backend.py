@@ -1,7 +1,8 @@
-"""OpenVINO as a backend: Intel's processors, integrated GPUs and NPUs."""
+"""OpenVINO as a backend: Intel processors, integrated GPUs and NPUs."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any, cast
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.errors import BackendError, MissingExtraError, WeightsError
 from paragonsr2.upscale.backends import OnnxBackend
+from paragonsr2.upscale.resources import available_memory
 from paragonsr2.weights.metadata import Precision
 
 
@@ -19,13 +21,13 @@ class OpenVinoBackend:
         model: a serialised one-file ONNX model.
         device: ``cpu``; ``auto``, which takes a GPU if OpenVINO finds one; or an OpenVINO
             device such as ``gpu``, ``gpu.1`` or ``npu``.
-        precision: ``fp32`` computes in float32; ``fp16`` allows the device to compute in float16;
+        precision: ``fp32`` computes in float32; ``fp16`` lets the device compute in float16;
             ``auto`` is fp32 on the CPU and fp16 elsewhere.
-        threads: 0 = as many as there are cores.
+        threads: 0 = one per core.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
-        WeightsError: it cannot read the model.
+        WeightsError: OpenVINO cannot read the model.
         BackendError: there is no such device, or it cannot run the model.
     """
 
@@ -42,8 +44,8 @@ class OpenVinoBackend:
         except ModuleNotFoundError as error:
             raise MissingExtraError("the OpenVINO backend", "openvino") from error
         if precision == "bf16":
-            raise BackendError("OpenVINO runs fp32 or fp16 here; bf16 needs --backend torch")
-        # One reader of the model's metadata, whatever engine runs it.
+            raise BackendError("OpenVINO runs fp32 or fp16; bf16 needs --backend torch")
+        # The model's metadata has one reader, whichever engine runs the model.
         about = OnnxBackend(model, device="cpu", threads=1)
         self.model, self.threads = model, threads
         self.scale, self.halo, self.multiple_of = about.scale, about.halo, about.multiple_of
@@ -63,12 +65,12 @@ class OpenVinoBackend:
         try:
             network = core.read_model(model)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise WeightsError(f"OpenVINO cannot read the model: {reason[:160]}") from error
+            raise WeightsError(_line("OpenVINO cannot read the model", error)) from error
         try:
-            self.compiled = core.compile_model(network, self.device, settings)
+            self._compiled = core.compile_model(network, self.device, settings)
         except RuntimeError as error:
             raise BackendError(_line(f"OpenVINO cannot run on {self.device}", error)) from error
+        self._of_thread = threading.local()
         self.name = f"openvino {self.device} {precision}"
 
     def run(self, x: FloatNCHW) -> FloatNCHW:
@@ -77,34 +79,42 @@ class OpenVinoBackend:
         Raises:
             BackendError: OpenVINO failed.
         """
+        # A request that is busy refuses a second call, so each thread has its own.
+        request = getattr(self._of_thread, "request", None)
+        if request is None:
+            request = self._of_thread.request = self._compiled.create_infer_request()
         try:
-            result = self.compiled(x.astype(np.float16) if self.half else x)[0]
+            result = request.infer([x.astype(np.float16) if self.half else x])[0]
         except RuntimeError as error:
             raise BackendError(_line("OpenVINO failed; try a smaller --tile", error)) from error
-        # OpenVINO overwrites its output in the next call.
+        # The next call overwrites OpenVINO's output.
         return np.array(result, dtype=np.float32)
 
     def in_fp32(self) -> OpenVinoBackend | None:
-        """The same model computed in float32, on the same device."""
+        """Open the same model in float32 on the same device; None if it is float32 already."""
         if self.precision == "fp32":
             return None
         return OpenVinoBackend(
             self.model, device=self.device, precision="fp32", threads=self.threads
         )
 
+    def free_memory(self) -> int:
+        """Main memory, which integrated GPUs share."""
+        return available_memory()
+
 
 def _device(asked: str, available: list[str]) -> str:
-    """OpenVINO's name of a device.
+    """OpenVINO's name for a device.
 
     Raises:
-        BackendError: it is not there.
+        BackendError: OpenVINO does not find it.
     """
     wanted = asked.upper()
     if wanted == "AUTO":
         return next((name for name in available if name.startswith("GPU")), "CPU")
     if wanted not in available:
         there = ", ".join(name.lower() for name in available)
-        raise BackendError(f"OpenVINO has no device '{asked}'; there is {there}")
+        raise BackendError(f"OpenVINO finds no device '{asked}'; choose from: {there}")
     return wanted
 
 

@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself that a builder of engines has to know."""
+"""Reading what a builder of engines needs to know about an ONNX file."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from paragonsr2.errors import MissingExtraError, WeightsError
 from paragonsr2.files import sha256
 from paragonsr2.weights.metadata import GraphPrecision
 
-# The operators whose second input are the weights that a network computes with.
+# Operators whose second input holds the weights of a network.
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
 
 
 @dataclass(frozen=True)
 class Graph:
-    """An ONNX file with one picture in and one out.
+    """An ONNX file with one image as input and one as output.
 
     Attributes:
         name: of the file.
         content: its bytes.
         sha256: of the bytes.
-        precision: ``fp16`` if it is typed so, read from its weights, not from its name.
+        precision: of its weights, whatever its name says.
         input, output: tensor names.
-        metadata: what its maker wrote into it.
+        metadata: of the file.
     """
 
     name: str
@@ -40,8 +40,8 @@ def read_graph(path: Path) -> Graph:
 
     Raises:
         MissingExtraError: the onnx package is not installed.
-        WeightsError: no readable one-file model with one input and one output, or its weights
-            are neither float32 nor float16.
+        WeightsError: the file is not a readable one-file model with one input and one output, or
+            its weights are neither float32 nor float16.
     """
     try:
         import onnx
@@ -55,7 +55,7 @@ def read_graph(path: Path) -> Graph:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's errors have no public base
         raise WeightsError(
-            f"{path.name} is no ONNX model; export one: paragonsr2 export"
+            f"{path.name} is not an ONNX model; export one: paragonsr2 export"
         ) from error
     graph = model.graph
     stored = {tensor.name: tensor for tensor in graph.initializer}
@@ -87,7 +87,7 @@ def read_graph(path: Path) -> Graph:
         name=path.name,
         content=content,
         sha256=sha256(content),
-        # float32 islands are part of an fp16 graph; float16 weights are not part of an fp32 one.
+        # An fp16 graph has float32 islands; an fp32 graph has no float16 weights.
         precision="fp16" if onnx.TensorProto.FLOAT16 in types else "fp32",
         input=inputs[0],
         output=outputs[0],

@@ -1,0 +1,141 @@
+"""Opening a model: each engine has one function that takes what :func:`resolve` has found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+from paragonsr2.errors import BackendError, OptionError, UsageError
+from paragonsr2.tensorrt.backend import open_engine
+from paragonsr2.upscale.backends import (
+    Backend,
+    ClassicalBackend,
+    OnnxBackend,
+    TorchBackend,
+    load_torch_network,
+)
+from paragonsr2.upscale.openvino_backend import OpenVinoBackend
+from paragonsr2.weights.metadata import BackendName, Precision
+from paragonsr2.weights.source import DEFAULT_SCALE, ModelSource
+
+
+def open_model(
+    source: ModelSource,
+    *,
+    backend: BackendName = "auto",
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> Backend:
+    """Open a model in an engine.
+
+    Args:
+        source: the model.
+        backend: ``auto`` runs ONNX models in ONNX Runtime, checkpoints in PyTorch and engine
+            files in TensorRT.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or what else the engine knows.
+        precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
+
+    Raises:
+        UsageError: there is no such backend or precision, the model has another scale than was
+            asked for, or a classical model was given an engine.
+        EnvironmentProblem: the weights cannot be used, or the engine cannot run them here.
+    """
+    _require_known("backend", backend, get_args(BackendName))
+    _require_known("precision", precision, get_args(Precision))
+    if source.kernel is not None:
+        return _open_classical(source, backend, device, precision)
+    if backend == "auto":
+        backend = _usual_engine(source)
+    opened = _ENGINES[backend](source, device, precision)
+    if source.scale not in (None, opened.scale):
+        raise OptionError(f"{source.name} enlarges x{opened.scale}; drop --scale {source.scale}")
+    return opened
+
+
+def _require_known(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise OptionError(f"there is no {what} '{value}'; choose {', '.join(known)}")
+
+
+def _usual_engine(source: ModelSource) -> BackendName:
+    if source.graph is not None:
+        return "onnxruntime"
+    return "torch" if source.checkpoint is not None else "tensorrt"
+
+
+def _open_classical(
+    source: ModelSource, backend: str, device: str, precision: str
+) -> ClassicalBackend:
+    for flag, value, fitting in (
+        ("backend", backend, ("auto",)),
+        ("device", device, ("auto", "cpu")),
+        ("precision", precision, ("auto", "fp32")),
+    ):
+        if value not in fitting:
+            raise UsageError(
+                f"{source.name} is computed on the CPU in float32, without an engine; "
+                f"drop --{flag} {value}"
+            )
+    alpha = source.alpha if source.kernel == "magic" else None
+    return ClassicalBackend(source.scale or DEFAULT_SCALE, alpha)
+
+
+def _open_onnxruntime(source: ModelSource, device: str, precision: Precision) -> Backend:
+    if source.graph is None:
+        raise BackendError(_needs_graph(source, "ONNX Runtime"))
+    if precision == "bf16":
+        raise BackendError("ONNX models are fp32 or fp16; bf16 needs --backend torch")
+    if precision == "fp16" and source.graph_fp16 is not None:
+        graph, twin = source.graph_fp16, source.graph
+        return OnnxBackend(graph.read(), device=device, fp32=twin.read)
+    bundled = bool(source.graph.sha256)
+    opened = OnnxBackend(source.graph.read() if bundled else source.graph.path, device=device)
+    stored: Precision = "fp16" if opened.half else "fp32"
+    if precision not in ("auto", stored):
+        raise BackendError(f"{source.name} is {stored}; drop --precision {precision}")
+    return opened
+
+
+def _open_openvino(source: ModelSource, device: str, precision: Precision) -> Backend:
+    if source.graph is None:
+        raise BackendError(_needs_graph(source, "OpenVINO"))
+    return OpenVinoBackend(source.graph.read(), device=device, precision=precision)
+
+
+def _open_torch(source: ModelSource, device: str, precision: Precision) -> Backend:
+    if source.checkpoint is None:
+        raise BackendError(
+            f"PyTorch runs checkpoints, and {source.name} is not one; drop --backend torch"
+        )
+    if source.checkpoint.sha256:
+        source.checkpoint.read()  # checks the hash
+    return TorchBackend(
+        load_torch_network(source.checkpoint.path), device=device, precision=precision
+    )
+
+
+def _open_tensorrt(source: ModelSource, device: str, precision: Precision) -> Backend:
+    if source.engine is None:
+        graph = source.graph.path.name if source.graph and not source.graph.sha256 else "MODEL.onnx"
+        export = "" if graph != "MODEL.onnx" else "paragonsr2 export, then "
+        engine = Path(graph).with_suffix(".engine")
+        raise BackendError(
+            f"TensorRT runs engine files; build one: {export}paragonsr2 engine {graph} "
+            f"-o {engine}, and give it as --model {engine}"
+        )
+    return open_engine(source.engine.path, device=device, precision=precision)
+
+
+def _needs_graph(source: ModelSource, engine: str) -> str:
+    if source.engine is not None:
+        return f"{source.name} runs in TensorRT only; drop --backend"
+    return f"{engine} runs ONNX models; make one of {source.name}: paragonsr2 export"
+
+
+_ENGINES: dict[str, Callable[[ModelSource, str, Precision], Backend]] = {
+    "onnxruntime": _open_onnxruntime,
+    "torch": _open_torch,
+    "openvino": _open_openvino,
+    "tensorrt": _open_tensorrt,
+}

@@ -1,0 +1,116 @@
+"""Finding a model by its name or path, without opening it.
+
+Resolving opens nothing: it says which files a model has. Opening, in ``upscale.opening``, then
+puts one of those files into an engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from paragonsr2.errors import OptionError
+from paragonsr2.variants import VARIANTS
+from paragonsr2.weights.catalogue import ModelFile, find
+
+Kernel = Literal["bicubic", "magic"]
+
+CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+
+#: Suffixes of the files that hold a model.
+MODEL_SUFFIXES = (".onnx", ".engine", *CHECKPOINT_SUFFIXES)
+
+#: What ``--model`` takes, for messages.
+MODELS = (
+    f"{', '.join(VARIANTS)}, VARIANT:KIND, bicubic, magic[:ALPHA], "
+    f"or a file that ends in {', '.join(MODEL_SUFFIXES)}"
+)
+
+#: Enlargement of bundled and classical models when none is asked for.
+DEFAULT_SCALE = 2
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that has been found and not opened.
+
+    A bundled model has two graphs and a checkpoint, a model file is one of the four kinds, and a
+    classical model has a kernel and no file.
+
+    Attributes:
+        name: what the user called it.
+        scale: enlargement it must have; None takes what the file states.
+        graph: an ONNX file, float32 if the model is bundled.
+        graph_fp16: the float16 twin of ``graph``.
+        checkpoint: tensors for PyTorch.
+        engine: a TensorRT engine.
+        kernel: of a classical model.
+        alpha: Magic Kernel blend; 0 for everything else.
+    """
+
+    name: str
+    scale: int | None
+    graph: ModelFile | None = None
+    graph_fp16: ModelFile | None = None
+    checkpoint: ModelFile | None = None
+    engine: ModelFile | None = None
+    kernel: Kernel | None = None
+    alpha: float = 0.0
+
+    @property
+    def digest(self) -> str:
+        """What distinguishes this model from others: a SHA-256, or the name and scale of a kernel.
+
+        Raises:
+            WeightsError: the file cannot be read.
+        """
+        file = self.graph or self.checkpoint or self.engine
+        return f"{self.name} x{self.scale}" if file is None else file.digest
+
+
+def resolve(model: str | Path, scale: int | None = None) -> ModelSource:
+    """Find a model.
+
+    Args:
+        model: a bundled variant such as ``realtime`` or ``stream:compressed``, ``bicubic``,
+            ``magic[:ALPHA]``, or the path of a model file, which need not exist yet.
+        scale: wanted enlargement; None takes what a file states, and 2 for other models.
+
+    Raises:
+        OptionError: there is no such model.
+        WeightsError: the model is not bundled at this scale.
+    """
+    name = str(model)
+    path = Path(model)
+    kind, _, parameter = name.partition(":")
+    if kind == "bicubic" or kind == "magic":
+        return ModelSource(name, scale or DEFAULT_SCALE, kernel=kind, alpha=_alpha(kind, parameter))
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
+        return ModelSource(name, scale, graph=ModelFile(path))
+    if suffix == ".engine":
+        return ModelSource(name, scale, engine=ModelFile(path))
+    if suffix in CHECKPOINT_SUFFIXES:
+        return ModelSource(name, scale, checkpoint=ModelFile(path))
+    if suffix or path.exists():
+        raise OptionError(
+            f"{name} is not a model; --model takes {MODELS}. Pictures and videos go without a flag"
+        )
+    entry = find(name, scale or DEFAULT_SCALE)
+    return ModelSource(
+        name,
+        entry.scale,
+        graph=entry.file("onnx"),
+        graph_fp16=entry.file("onnx_fp16") if "onnx_fp16" in entry.files else None,
+        checkpoint=entry.file("safetensors"),
+    )
+
+
+def _alpha(kind: str, parameter: str) -> float:
+    if kind == "bicubic" and parameter:
+        raise OptionError(f"bicubic takes no parameter; write bicubic in place of bicubic:{parameter}")
+    try:
+        return float(parameter or 0.0)
+    except ValueError:
+        raise OptionError(f"'{parameter}' is not a number; write magic:0.5") from None
