@@ -19,7 +19,8 @@ import numpy as np
 from torch import Tensor
 
 from paragonsr2.measure.machine import write_result
-from paragonsr2.training.config import TrainConfig, load_config
+from paragonsr2.training.config import TrainConfig
+from paragonsr2.training.config_file import load_config
 from paragonsr2.training.dataset import prepare
 from paragonsr2.training.loop import Trainer
 from paragonsr2.training.pictures import list_images
@@ -43,7 +44,9 @@ LOADERS = {
 
 def samples_per_second(config: TrainConfig, seconds: float) -> float:
     """Crops per second of processor time, which excludes other programs."""
-    sampler, _ = prepare(config, lambda _: None)
+    sampler, _ = prepare(
+        config.data, config.degradation, config.run, config.network.scale, log=lambda _: None
+    )
     rows, made = range(config.data.batch), 0
     with closing(
         prefetch(lambda step: sampler.batch(step, rows), 0, config.data.workers)

@@ -27,7 +27,7 @@ from paragonsr2.measure.cost import network_cost
 from paragonsr2.measure.machine import write_result
 from paragonsr2.measure.speed import matrix_peak
 from paragonsr2.network.generator import build
-from paragonsr2.training.config import load_config
+from paragonsr2.training.config_file import load_config
 from paragonsr2.training.loop import Trainer
 
 ROOT = Path(__file__).parent.parent

@@ -14,7 +14,7 @@ from PIL import Image
 from conftest import photo_like
 from paragonsr2.errors import ConfigError, TrainingError
 from paragonsr2.measure.quality import shrink
-from paragonsr2.training.config import load_config
+from paragonsr2.training.config_file import load_config
 from paragonsr2.training.data import CropSampler, Pair
 from paragonsr2.training.dataset import prepare
 from paragonsr2.training.prefetch import prefetch
@@ -52,9 +52,12 @@ def folder(tmp_path):
 
 
 def prepared(folder, *overrides):
-    lines = []
-    sampler, _ = prepare(load_config(folder / "config.toml", overrides), lines.append)
-    return sampler, lines
+    """The sampler, and what was logged from the training set on."""
+    config, lines = load_config(folder / "config.toml", overrides), []
+    sampler, _ = prepare(
+        config.data, config.degradation, config.run, config.network.scale, log=lines.append
+    )
+    return sampler, [line for line in lines if not line.startswith("reading ")]
 
 
 def test_bad_files_are_left_out_counted_and_reported(folder):

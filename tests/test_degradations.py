@@ -13,15 +13,17 @@ from paragonsr2.errors import TrainingError
 from paragonsr2.measure.quality import luma, psnr, shrink
 from paragonsr2.training import video_degradation
 from paragonsr2.training.clip_cache import ClipCache
-from paragonsr2.training.config import BlindConfig, CodecConfig, load_config
+from paragonsr2.training.config import BlindConfig, CodecConfig
+from paragonsr2.training.config_file import load_config
 from paragonsr2.training.data import CropSampler, Pair, Place
-from paragonsr2.training.dataset import Processes, prepare
+from paragonsr2.training.dataset import prepare
 from paragonsr2.training.degradations import (
     BlindDegradation,
     blur_kernel,
     random_kernel,
     sinc_kernel,
 )
+from paragonsr2.training.processes import Processes
 from paragonsr2.training.video_degradation import (
     STILLS,
     VIDEO,
@@ -161,6 +163,22 @@ def test_the_blind_chain_is_aligned_with_the_original():
             assert psnr(luma(moved[inner]), luma(hr[inner])) < there - 1.0
 
 
+def test_the_margin_holds_all_that_the_kernels_reach():
+    """A crop degraded with its margin is the crop of the whole picture, degraded."""
+    wide = {**MILD, "blur": 1.0, "sigma": (15, 20), "resize": (1, 1), "jpeg": (100, 100)}
+    settings = BlindConfig.model_validate({"first": wide, "second": wide, "final_sinc": 1})
+    degradation, picture = BlindDegradation(settings, 2), pair(height=256, width=256)
+    place = Place(picture, 56, 56, 16)
+
+    def rngs():
+        return [np.random.default_rng(5)], np.random.default_rng(6)
+
+    [(crop, _)] = degradation([place], *rngs())
+    whole = degradation.shrink(picture.hr[None], *rngs())[0, 56:72, 56:72]
+    # JPEG's blocks begin elsewhere; at quality 100 that is a level or two.
+    assert np.abs(crop.astype(int) - whole).max() <= 3
+
+
 def test_blind_rows_are_seeded_and_do_not_depend_on_the_batch():
     pictures = [pair(0), pair(1, height=260)]
     degradation = BlindDegradation(BlindConfig.model_validate({}), 2)
@@ -217,19 +235,28 @@ def test_each_kind_runs_from_a_configuration(tmp_path, kind):
         Image.fromarray(pair(seed).hr).save(tmp_path / name / "p.png")
     (tmp_path / "c.toml").write_text(
         f'[network]\nvariant = "stream"\nscale = 2\n'
-        f'[data]\ntrain = ["{tmp_path}/train"]\nval = "{tmp_path}/val"\npatch = 24\nbatch = 4\n'
+        f'[data]\ntrain = ["{tmp_path}/train"]\nval = "{tmp_path}/val"\npatch = 24\n'
+        f"batch = 4\nval_drawn = 1\n"
         f'[degradation]\nkind = "{kind}"\ncached_clips = 3\n'
         f'[schedule]\nsteps = 2\n[run]\noutput = "{tmp_path}/run"\nthreads = 1\n'
     )
     config = load_config(tmp_path / "c.toml")
-    sampler, val = prepare(config, lambda _: None)
-    assert val[0].hr.shape[0] == 2 * val[0].lr.shape[0]
-    assert not np.array_equal(val[0].lr, shrink(val[0].hr, 2))
+
+    def prepared(processes=None):
+        return prepare(
+            config.data, config.degradation, config.run, 2,
+            log=lambda _: None, processes=processes,
+        )  # fmt: skip
+
+    sampler, val = prepared()
+    for one in (val.pictures[0], val.drawn[0]):
+        assert one.hr.shape[0] == 2 * one.lr.shape[0]
+        assert not np.array_equal(one.lr, shrink(one.hr, 2))
     whole = sampler.batch(0, range(4))
     ranks = []
     for rank in range(2):
         # The barrier cannot be waited for by one process; the other has built its clips.
-        part, _ = prepare(config, lambda _: None, Processes(rank, 2))
+        part, _ = prepared(Processes(rank, 2))
         ranks.append(part.batch(0, range(2 * rank, 2 * rank + 2)))
     for one, pieces in zip(whole, zip(*ranks, strict=True), strict=True):
         np.testing.assert_array_equal(one, np.concatenate(pieces))

@@ -152,3 +152,9 @@ def test_the_penalty_does_not_grow_with_the_picture():
     x = torch.rand(1, 3, 96, 96)
     small_one = gradient_penalty(network, x[..., 16:64, 16:64])
     torch.testing.assert_close(gradient_penalty(network, x), small_one, rtol=0.3, atol=0)
+
+
+@pytest.mark.parametrize("width", [28, 33, 56])
+def test_any_width_has_heads_that_divide_it(width):
+    network = MUNet(width, (1, 2, 2))
+    assert network(torch.rand(1, 3, 32, 32)).shape == (1, 1, 32, 32)

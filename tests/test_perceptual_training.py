@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from paragonsr2.errors import ConfigError, TrainingError
-from paragonsr2.training.config import load_config
-from paragonsr2.training.loop import BAD_BATCH_FILE, Trainer
+from paragonsr2.training.checkpoints import BAD_BATCH_FILE
+from paragonsr2.training.config_file import load_config
+from paragonsr2.training.loop import Trainer
 from paragonsr2.training.losses import PixelLoss
 from paragonsr2.training.state import STATE_FILE
 from test_training import config_path, train, weights  # noqa: F401 - a fixture
@@ -145,6 +146,13 @@ def test_a_finished_run_leaves_a_report(config_path, tmp_path):  # noqa: F811
     train(config_path, *GAME)
     page = (tmp_path / "run" / "report.html").read_text()
     assert page.count("data:image/png") == 3
+    # Every record of a short run is a dot: three of validation PSNR and SSIM, six of the loss.
+    dots = [figure.count("<circle") for figure in page.split("<figcaption>")]
+    assert dots[:2] == [3, 3]
+    assert 6 in dots[2:]
+    visible, folded = page.split("<details>")
+    assert "{" not in visible.partition("</style>")[2]
+    assert '"seed": 0' in folded
     assert "discriminator" in page
     assert "http" not in page
     assert records(tmp_path / "run", "step") == [2, 4, 6, 8, 10, 12]
@@ -191,7 +199,7 @@ def records(folder, key):
 PROCESS = """
 import sys, torch
 from pathlib import Path
-from paragonsr2.training.config import load_config
+from paragonsr2.training.config_file import load_config
 from paragonsr2.training.loop import Trainer
 folder, config, *overrides = sys.argv[1:]
 say = lambda line: print(line, file=sys.stderr)
@@ -235,6 +243,7 @@ def launch(config, *overrides, processes):
 @pytest.mark.parametrize("game", [(), GAME], ids=["fidelity", "game"])
 def test_two_processes_are_one_with_the_whole_batch(config_path, tmp_path, game):  # noqa: F811
     common = [*game, "run.threads=1", "schedule.steps=6", "run.log_every=1", "run.validate_every=6"]
+    common.append("data.val_drawn=2")
     train(config_path, *common)
     both = f"run.output={tmp_path}/both"
     said = launch(config_path, *common, both, processes=2)
@@ -242,6 +251,13 @@ def test_two_processes_are_one_with_the_whole_batch(config_path, tmp_path, game)
     assert "step" not in said[1]
     losses = [records(tmp_path / name, "loss") for name in ("run", "both")]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5 if not game else 1e-3)
+    first, last = (
+        [json.loads((tmp_path / name / "validation.jsonl").read_text().splitlines()[place])
+         for name in ("run", "both")]
+        for place in (0, -1)
+    )  # fmt: skip
+    assert first[0] == first[1]
+    assert last[1]["psnr_y"] == pytest.approx(last[0]["psnr_y"], abs=0.02)
     states = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
     assert len(states[0]) == (3 if game else 2)
     torch.testing.assert_close(states[1], states[0], atol=0, rtol=0)

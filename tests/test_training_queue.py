@@ -85,7 +85,7 @@ def test_a_stopped_queue_leaves_a_copy(repository):
     command[1] = shutil.copy(command[1], repository / "tools")
     process = subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
-        if " dB " in line:
+        if "step 2  validation" in line:
             process.terminate()
             break
     rest = process.stdout.read()
@@ -122,7 +122,7 @@ def test_a_packed_state_is_small_and_hostile_ones_are_refused(repository, monkey
         torch.testing.assert_close(
             moments["exp_avg"].float(), whole["exp_avg"], rtol=2**-8, atol=1e-12
         )
-    with pytest.raises(TrainingError, match="no packed state"):
+    with pytest.raises(TrainingError, match="not a packed state"):
         unpack(run / STATE_FILE, tmp_path / "out")
     torch.save({**back, "files": {"../outside": torch.zeros(1, dtype=torch.uint8)}}, packed)
     with pytest.raises(TrainingError, match="outside"):

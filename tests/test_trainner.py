@@ -11,7 +11,8 @@ from PIL import Image
 
 from conftest import photo_like
 from paragonsr2.errors import ConfigError
-from paragonsr2.training.config import TrainConfig, load_config
+from paragonsr2.training.config import TrainConfig
+from paragonsr2.training.config_file import load_config
 from paragonsr2.training.trainner import translate
 
 FIDELITY = """

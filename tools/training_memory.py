@@ -15,7 +15,7 @@ from torch import Tensor
 
 from paragonsr2.measure.machine import write_result
 from paragonsr2.network.generator import build
-from paragonsr2.training.config import load_config
+from paragonsr2.training.config_file import load_config
 
 SIDE = 32
 

@@ -29,7 +29,7 @@ from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.files import write_atomic
 from paragonsr2.measure.machine import write_result
 from paragonsr2.measure.quality import crop_to_multiple, shrink
-from paragonsr2.training.config import load_config
+from paragonsr2.training.config_file import load_config
 from paragonsr2.training.journal import liveliest
 from paragonsr2.training.loop import Trainer
 from paragonsr2.training.pictures import decode, list_images

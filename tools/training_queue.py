@@ -34,7 +34,7 @@ from types import FrameType
 
 from paragonsr2.errors import ConfigError, ParagonError
 from paragonsr2.files import write_atomic
-from paragonsr2.training.config import load_config
+from paragonsr2.training.config_file import load_config
 from paragonsr2.training.state import RECORDS, STATE_FILE, pack, read_state, unpack
 
 ROOT = Path(__file__).parent.parent

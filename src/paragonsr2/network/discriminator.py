@@ -86,13 +86,14 @@ class SelfAttention(nn.Module):
     """Every pixel of the bottleneck looks at every other one; a residual that starts at zero.
 
     Args:
-        channels: width; one head per 32 channels.
+        channels: width; about one head per 32 channels, as many as divide it.
     Source: Zhang et al., "Self-Attention Generative Adversarial Networks", 2019.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.heads = max(1, channels // 32)
+        most = max(1, channels // 32)
+        self.heads = next(heads for heads in range(most, 0, -1) if channels % heads == 0)
         self.qkv = _conv(channels, 3 * channels, 1)
         self.project = _conv(channels, channels, 1)
         self.gain = nn.Parameter(torch.zeros(()))

@@ -14,9 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from paragonsr2.errors import OptionError
 from paragonsr2.network.discriminator import MIN_SIDE, MUNet
-from paragonsr2.training.config import AdversarialTerm, TrainConfig
+from paragonsr2.training.config import AdversarialTerm, DiscriminatorConfig
 from paragonsr2.training.loss_terms import feature_matching
-from paragonsr2.variants import VARIANTS
+from paragonsr2.variants import Variant
 
 
 def generator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
@@ -172,26 +172,37 @@ def reduced(accelerator: Accelerator, value: Tensor, how: Literal["mean", "sum"]
     return cast(Tensor, accelerator.reduce(value, how))
 
 
-def build_opponent(config: TrainConfig, accelerator: Accelerator) -> Opponent | None:
-    """The opponent that ``config`` asks for, on the accelerator's device; None in fidelity runs.
+def build_opponent(
+    game: AdversarialTerm,
+    options: DiscriminatorConfig,
+    row: Variant,
+    side: int,
+    accelerator: Accelerator,
+) -> Opponent:
+    """The discriminator of a run, on the accelerator's device.
+
+    Args:
+        game: the term ``loss.adversarial``.
+        options: the section ``[discriminator]``.
+        row: the generator's variant, whose widths are the default.
+        side: of the smallest high-resolution crop.
+        accelerator: of the run.
 
     Raises:
-        OptionError: crops are smaller than a discriminator takes.
+        OptionError: the crops are too small for a discriminator.
     """
-    if config.loss.adversarial is None:
-        return None
-    about, row = config.discriminator, VARIANTS[config.network.variant]
-    side = config.data.patch * config.network.scale
     if side < MIN_SIDE:
         raise OptionError(
-            f"the discriminator judges crops from {MIN_SIDE}x{MIN_SIDE}, not {side}x{side}; "
-            "raise data.patch"
+            f"the discriminator needs crops of at least {MIN_SIDE}x{MIN_SIDE} pixels, not "
+            f"{side}x{side}; raise data.patch"
         )
     network = MUNet(
-        about.num_feat or row.critic_feat, about.ch_mult or row.critic_mult, about.branches
+        options.num_feat or row.critic_feat, options.ch_mult or row.critic_mult, options.branches
     )
     # The stubs of torch do not know that a module takes a memory format.
     cast(Any, network).to(accelerator.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(network.parameters(), lr=about.lr, betas=about.betas, fused=True)
+    optimizer = torch.optim.Adam(
+        network.parameters(), lr=options.lr, betas=options.betas, fused=True
+    )
     prepared = cast(AcceleratedOptimizer, accelerator.prepare(optimizer))
-    return Opponent(network, prepared, accelerator, config.loss.adversarial)
+    return Opponent(network, prepared, accelerator, game)

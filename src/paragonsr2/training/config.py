@@ -1,12 +1,9 @@
-"""What a training run is told, read from a file and checked: unknown keys are refused."""
+"""The options of a training run, by section; unknown keys are refused."""
 
 from __future__ import annotations
 
-import difflib
-import tomllib
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,14 +11,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
-
-from paragonsr2.errors import ConfigError
-from paragonsr2.training.trainner import SUFFIXES as YAML_SUFFIXES
-from paragonsr2.training.trainner import read_options, translate
 
 Positive = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(gt=0.0)]
@@ -29,7 +21,7 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 def _within(low: float, high: float) -> AfterValidator:
-    """Check a range whose both ends belong to it."""
+    """Check that both ends of a range lie in ``low..high``."""
 
     def check(ends: tuple[float, float]) -> tuple[float, float]:
         if not low <= ends[0] <= ends[1] <= high:
@@ -61,20 +53,26 @@ class NetworkConfig(_Section):
     scale: Literal[2, 3, 4, 8]
     upsampler_alpha: float = Field(0.0, ge=0.0, le=1.0)
     expansion: Positive = 2
-    pretrain: Path | None = Field(None, description="checkpoint whose weights to start from")
-    checkpointing: bool = Field(False, description="trade time for memory")
+    pretrain: Path | None = Field(None, description="checkpoint to start from")
+    checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass: slower, less memory"
+    )
 
 
 class Folder(_Section):
-    """A folder of pictures, recursive; in TOML a bare path, or a table of these keys."""
+    """A folder of pictures, read recursively; in TOML a path, or a table with these keys."""
 
     path: Path = Field(description="high-resolution pictures")
-    lr: Path | None = Field(None, description="their low-resolution partners, by the same names")
-    weight: Weight = Field(1.0, description="how often one pixel of this folder is drawn")
+    lr: Path | None = Field(
+        None, description="their low-resolution partners, with the same file names"
+    )
+    weight: Weight = Field(
+        1.0, description="how often a pixel of this folder is sampled, relative to others"
+    )
     shrink: Annotated[int, Field(ge=1, le=8)] = Field(
         1,
-        description="take the pictures at 1/shrink of their size: at 2, JPEG and lossy WebP have "
-        "as much detail in colour as in brightness",
+        description="reduce the pictures to 1/shrink of their size; at 2, JPEG and lossy WebP "
+        "have as much detail in colour as in brightness",
     )
 
     @model_validator(mode="after")
@@ -85,7 +83,7 @@ class Folder(_Section):
 
     @property
     def name(self) -> str:
-        """Of the folder, without its parents."""
+        """The folder's own name."""
         return self.path.name if self.shrink == 1 else f"{self.path.name} at 1/{self.shrink}"
 
 
@@ -97,39 +95,53 @@ FolderOrPath = Annotated[Folder, BeforeValidator(_as_table, json_schema_input_ty
 
 
 class Growth(_Section):
-    """Larger batches or crops from some step on."""
+    """Batch and crop size from a step on."""
 
-    step: Positive = Field(description="first step that has them; the first of a run is 0")
+    step: Positive = Field(description="first step with these sizes; the first step of a run is 0")
     patch: Positive = Field(description="side of a crop in low-resolution pixels")
     batch: Positive = Field(description="crops per step, over all processes")
 
 
 class DataConfig(_Section):
-    """Where pictures come from and how they are cut."""
+    """Where pictures come from and how crops are cut."""
 
     train: list[FolderOrPath] = Field(
-        min_length=1, description="folders: paths, or tables of path, weight and lr"
+        min_length=1, description="folders: paths, or tables with path, lr, weight and shrink"
     )
-    val: FolderOrPath = Field(description="pictures to validate on; never trained on")
-    lr: Path | None = Field(None, description="low-resolution partners of the only train folder")
+    val: FolderOrPath = Field(description="folder of held-out pictures for validation")
+    lr: Path | None = Field(
+        None, description="low-resolution partners, where there is only one train folder"
+    )
     drawn: int = Field(
-        0, ge=0, description="pictures of text, shapes and curves that are drawn to train on"
+        0, ge=0, description="number of drawn pictures (text, shapes, curves) to train on"
     )
-    drawn_weight: Weight = Field(1.0, description="how often one pixel of these is drawn")
+    drawn_weight: Weight = Field(
+        1.0, description="how often a pixel of these is sampled, relative to others"
+    )
+    val_drawn: int = Field(
+        0,
+        ge=0,
+        description="number of drawn pictures to validate on, the same in every run; scored "
+        "separately, so they do not choose the best checkpoint",
+    )
     patch: Positive = Field(48, description="side of a crop in low-resolution pixels")
     batch: Positive = Field(16, description="crops per step, over all processes")
-    grow: list[Growth] = Field([], description="larger batches and crops later, by ascending step")
-    licence: str = Field("", description="licence of the pictures, for the weights' metadata")
+    grow: list[Growth] = Field(
+        [], description="other batch and crop sizes later, by ascending step"
+    )
+    licence: str = Field("", description="licence of the pictures, stored with the weights")
     storage: Literal["auto", "memory", "mapped", "files"] = Field(
         "auto",
-        description="decoded in memory; memory-mapped in the cache; or read anew for each crop. "
-        "auto: memory as far as memory_gb goes, else mapped",
+        description="memory: decoded, in memory; mapped: decoded, memory-mapped from the cache; "
+        "files: decoded anew for each crop; auto: memory if the pictures fit, else mapped",
     )
-    memory_gb: float = Field(8.0, gt=0.0, description="limit of storage = auto, all processes")
+    memory_gb: float = Field(
+        8.0, gt=0.0, description="most memory storage = auto takes, over all processes"
+    )
     cache: Path | None = Field(
-        None, description="folder of what is made once and kept; default: cache/ in run.output"
+        None, description="folder for decoded pictures and clips; default: cache/ in run.output"
     )
-    cache_lr: bool = Field(False, description="keep shrunk pictures in the cache, too")
+    cache_lr: bool = Field(False, description="also keep low-resolution pictures in the cache")
     workers: Positive = Field(2, description="threads that prepare batches, per process")
 
     @property
@@ -139,11 +151,11 @@ class DataConfig(_Section):
 
     @property
     def largest_patch(self) -> int:
-        """Side of the largest crop of the run."""
+        """Side of the largest crop of the run, in low-resolution pixels."""
         return max([self.patch, *(stage.patch for stage in self.grow)])
 
     def crops_at(self, step: int) -> tuple[int, int]:
-        """Batch and patch of ``step``."""
+        """Batch size and crop side at ``step``."""
         batch, patch = self.batch, self.patch
         for stage in self.grow:
             if stage.step <= step:
@@ -154,14 +166,15 @@ class DataConfig(_Section):
     def _grows_in_order(self) -> DataConfig:
         steps = [stage.step for stage in self.grow]
         if steps != sorted(set(steps)):
-            raise PydanticCustomError("grow", "give the stages of grow by ascending step")
+            raise PydanticCustomError("grow", "list the stages of grow by ascending step")
         return self
 
     @model_validator(mode="after")
     def _lr_belongs_to_one_folder(self) -> DataConfig:
         if self.lr is not None and (len(self.train) != 1 or self.train[0].lr is not None):
             raise PydanticCustomError(
-                "lr", "lr goes with one train folder; for several give lr in each one's table"
+                "lr",
+                "lr needs exactly one train folder; with several, give lr in each folder's table",
             )
         return self
 
@@ -175,7 +188,7 @@ class CodecConfig(_Section):
             "avif": 0.05,
         },
         min_length=1,
-        description="how often each codec is drawn, relative to the others",
+        description="how often each codec is used, relative to the others",
     )  # fmt: skip
     h264_crf: Crf51 = Field((18, 38), description="constant rate factor, 0..51")
     hevc_crf: Crf51 = Field((20, 40), description="constant rate factor, 0..51")
@@ -184,47 +197,55 @@ class CodecConfig(_Section):
     jpeg_quality: Quality = Field((25, 95), description="1..100")
     webp_quality: Quality = Field((25, 95), description="1..100")
     avif_quality: Quality = Field((25, 90), description="1..100")
-    yuv444: Probability = Field(0.1, description="full chroma, where the codec has it; else 4:2:0")
+    yuv444: Probability = Field(
+        0.1, description="probability of 4:4:4, where the codec supports it; else 4:2:0"
+    )
     frames: Annotated[IntRange, _within(1, 64)] = Field(
-        (3, 8), description="frames of a clip; one from its later half is LR"
+        (3, 8), description="frames per clip; one of the later half becomes the low resolution"
     )
     side: Annotated[IntRange, _within(64, 2048)] = Field(
-        (192, 320), description="sides of a clip in low-resolution pixels"
+        (192, 320), description="side of a clip in low-resolution pixels"
     )
-    pan: float = Field(2.5, ge=0.0, description="largest motion per frame in LR pixels, each way")
-    zoom: float = Field(0.01, ge=0.0, le=0.1, description="largest change of size per frame")
+    pan: float = Field(2.5, ge=0.0, description="largest motion per frame in low-resolution pixels")
+    zoom: float = Field(
+        0.01, ge=0.0, le=0.1, description="largest relative change of size per frame"
+    )
 
 
 class BlindStage(_Section):
-    """Blur, resizing, noise and JPEG, once.
+    """One round of blur, resizing, noise and JPEG.
 
-    The defaults are milder than the source's, which is made for x4: at x2 its smallest
-    pictures in between would be a third of the low resolution.
+    The defaults are milder than those of Real-ESRGAN, which are made for x4: at x2 its smallest
+    intermediate pictures would have a third of the low resolution.
     """
 
     blur: Probability = 1.0
     sigma: Annotated[Range, _within(0.05, 20.0)] = Field(
-        (0.2, 2.0), description="standard deviation of blur in pixels"
+        (0.2, 2.0), description="standard deviation of the blur in pixels"
     )
-    sinc: Probability = Field(0.1, description="share of blur kernels that ring")
+    sinc: Probability = Field(
+        0.1, description="share of blur kernels that are sinc filters, which ring"
+    )
     enlarge: Probability = Field(0.2, description="share of pictures that are enlarged")
     shrink: Probability = Field(0.7, description="share that are shrunk")
     resize: Annotated[Range, _within(0.05, 4.0)] = Field(
-        (0.4, 1.5), description="smallest and largest factor"
+        (0.4, 1.5), description="smallest and largest scale factor"
     )
-    gaussian: Probability = Field(0.5, description="share of Gaussian noise, else Poisson's")
+    gaussian: Probability = Field(
+        0.5, description="share of Gaussian noise; the rest is Poisson noise"
+    )
     noise: Annotated[Range, _within(0.0, 255.0)] = Field(
         (1.0, 20.0), description="standard deviation of Gaussian noise in 0..255"
     )
     poisson: Annotated[Range, _within(0.0, 10.0)] = Field(
-        (0.05, 2.0), description="strength; 1: one photon per 8-bit level"
+        (0.05, 2.0), description="strength of Poisson noise; 1 is one photon per 8-bit level"
     )
-    grey: Probability = Field(0.4, description="share of noise that has no colour")
+    grey: Probability = Field(0.4, description="share of noise that is grey")
     jpeg: Quality = Field((30, 95), description="quality, 1..100")
 
 
 class SecondBlindStage(BlindStage):
-    """The same again, milder; sizes are multiples of the low resolution."""
+    """The second, milder round; its scale factors are relative to the low resolution."""
 
     blur: Probability = 0.8
     sigma: Annotated[Range, _within(0.05, 20.0)] = (0.2, 1.0)
@@ -236,23 +257,27 @@ class SecondBlindStage(BlindStage):
 
 
 class BlindConfig(_Section):
-    """Unknown damage; see :mod:`paragonsr2.training.degradations`."""
+    """Blind degradation; see :mod:`paragonsr2.training.degradations`."""
 
     first: BlindStage = BlindStage.model_validate({})
     second: SecondBlindStage = SecondBlindStage.model_validate({})
-    final_sinc: Probability = Field(0.8, description="share of pictures that ring at the end")
+    final_sinc: Probability = Field(
+        0.8, description="share of pictures with a sinc filter at the end"
+    )
 
 
 class DegradationConfig(_Section):
-    """How low resolution is made from high."""
+    """How low-resolution pictures are made."""
 
     kind: Literal["bicubic", "blind", "codec"] = Field(
         "bicubic",
-        description="bicubic: MATLAB's; blind: blur, resizing, noise and JPEG, twice; "
-        "codec: bicubic, then a real encoder and decoder",
+        description="bicubic: as MATLAB resizes; blind: two rounds of blur, resizing, noise and "
+        "JPEG; codec: bicubic, then a real encoder and decoder",
     )
-    clean: Probability = Field(0.1, description="share of crops that are plain bicubic")
-    cached_clips: Positive = Field(2000, description="codec: clips encoded at the first start")
+    clean: Probability = Field(0.1, description="share of crops that are only resized")
+    cached_clips: Positive = Field(
+        2000, description="codec: number of clips that the first start encodes"
+    )
     codec: CodecConfig = CodecConfig.model_validate({})
     blind: BlindConfig = BlindConfig.model_validate({})
 
@@ -269,17 +294,21 @@ class ScheduleConfig(_Section):
     warmup: int = Field(500, ge=0)
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = Field(1.0, gt=0.0, description="largest norm of the gradient")
-    accumulate: Positive = Field(1, description="parts a batch is cut into to save memory")
+    accumulate: Positive = Field(
+        1, description="number of parts a batch is split into to save memory"
+    )
     ema: float = Field(0.999, ge=0.0, lt=1.0, description="decay of the averaged weights")
 
 
 class LossTerm(_Section):
-    """When a term of the loss counts, and how much."""
+    """When a loss term counts, and how much."""
 
     weight: float = Field(1.0, gt=0.0, description="factor of the term in the sum")
-    start: int = Field(0, ge=0, description="step at which the term begins")
-    ramp: int = Field(0, ge=0, description="steps over which its weight then rises from 0")
-    end: int | None = Field(None, ge=1, description="first step without it; none: it stays")
+    start: int = Field(0, ge=0, description="first step with the term")
+    ramp: int = Field(0, ge=0, description="steps over which the weight rises from 0")
+    end: int | None = Field(
+        None, ge=1, description="first step without the term; default: it stays"
+    )
 
     @model_validator(mode="after")
     def _ends_after_it_starts(self) -> Self:
@@ -289,14 +318,14 @@ class LossTerm(_Section):
 
 
 class PixelTerm(LossTerm):
-    """Distance per pixel, on RGB and, by ``luma`` of its weight, on luma alone."""
+    """Distance per pixel, on RGB and, for the share ``luma``, on luma alone."""
 
     kind: Literal["l1", "charbonnier", "mse", "psnr"] = "l1"
     luma: float = Field(0.0, ge=0.0, le=1.0, description="share of the term taken on luma")
 
 
 class AdversarialTerm(LossTerm):
-    """The game against the discriminator, see ``[discriminator]``."""
+    """The adversarial loss; see ``[discriminator]``."""
 
     kind: Literal["nonsaturating", "hinge", "relativistic"] = "relativistic"
     r1: float = Field(0.0, ge=0.0, description="gradient penalty on originals")
@@ -305,11 +334,11 @@ class AdversarialTerm(LossTerm):
 
 
 class LossConfig(_Section):
-    """The terms of the generator's loss; a term that is absent is off."""
+    """The terms of the generator's loss; a missing term is off."""
 
     pixel: PixelTerm | None = None
     finish: PixelTerm | None = Field(
-        None, description="a second pixel term, to take over from the first by start and end"
+        None, description="a second pixel term that replaces the first, by start and end"
     )
     ms_ssim: LossTerm | None = Field(None, description="1 - multi-scale structural similarity")
     frequency: LossTerm | None = Field(None, description="L1 of log-magnitudes of the spectra")
@@ -317,17 +346,17 @@ class LossConfig(_Section):
     lpips: LossTerm | None = Field(None, description="LPIPS of pyiqa, on AlexNet")
     dists: LossTerm | None = Field(None, description="DISTS of pyiqa, on VGG-16")
     allow_download: bool = Field(
-        False, description="fetch the weights of lpips and dists where they are not cached"
+        False, description="download the weights of lpips and dists if they are not cached"
     )
     artefact: LossTerm | None = Field(None, description="L1 where an artefact is likely (LDL)")
-    features: LossTerm | None = Field(None, description="the discriminator's features, L1")
+    features: LossTerm | None = Field(None, description="L1 of the discriminator's features")
     adversarial: AdversarialTerm | None = None
 
     @model_validator(mode="after")
     def _has_an_opponent(self) -> Self:
         if self.features is not None and self.adversarial is None:
             raise PydanticCustomError(
-                "loss", "features are the discriminator's; give loss.adversarial too"
+                "loss", "features come from the discriminator; add loss.adversarial"
             )
         return self
 
@@ -336,7 +365,7 @@ class LossConfig(_Section):
         terms = [term for name in type(self).model_fields if (term := self.term(name)) is not None]
         if not any(term.start == 0 and term.ramp == 0 for term in terms):
             raise PydanticCustomError(
-                "loss", "no term counts in the first steps; give one start = 0 and ramp = 0"
+                "loss", "no term counts in the first steps; give one of them start = 0 and ramp = 0"
             )
         ends = [term.end for term in terms]
         for end in ends:
@@ -348,7 +377,7 @@ class LossConfig(_Section):
         return self
 
     def term(self, name: str) -> LossTerm | None:
-        """The term of that key, or None where it is off."""
+        """The term with this key; None if it is off."""
         term = getattr(self, name)
         return term if isinstance(term, LossTerm) else None
 
@@ -359,24 +388,28 @@ Branch = Literal["spatial", "gradient", "frequency", "patch"]
 class DiscriminatorConfig(_Section):
     """MUNet, in runs with ``loss.adversarial``; see :class:`paragonsr2.network.MUNet`."""
 
-    num_feat: Positive | None = Field(None, description="width; none takes the variant's")
-    ch_mult: list[Positive] | None = Field(None, description="levels; none takes the variant's")
+    num_feat: Positive | None = Field(None, description="width; default: the variant's")
+    ch_mult: list[Positive] | None = Field(
+        None, description="widths of the levels; default: the variant's"
+    )
     branches: list[Branch] = Field(["spatial", "gradient", "frequency", "patch"])
-    lr: float = Field(2e-4, gt=0.0, description="falls with the generator's")
+    lr: float = Field(2e-4, gt=0.0, description="learning rate; it decays as the generator's does")
     betas: tuple[float, float] = (0.5, 0.99)
-    lead: int = Field(500, ge=0, description="steps it learns before loss.adversarial starts")
+    lead: int = Field(500, ge=0, description="steps it trains before loss.adversarial starts")
 
 
 class RunConfig(_Section):
-    """Where the run lives and how often it reports."""
+    """Output folder, device, and how often the run reports."""
 
     output: Path
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        0, description="decides every random choice"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fastest", "fp32", "bf16", "fp16"] = Field(
         "auto",
-        description="auto: bf16 on a GPU that has it, else fp32. fastest: bf16 on a CPU that "
-        "multiplies in it, too",
+        description="auto: bf16 on a GPU that has it, else fp32; fastest: bf16 on a CPU with "
+        "bfloat16 instructions, too",
     )
     compile: bool = Field(False, description="compile the generator with torch.compile")
     threads: int = Field(0, ge=0, description="CPU threads; 0 = all")
@@ -386,7 +419,7 @@ class RunConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """A whole run."""
+    """All sections of a run."""
 
     network: NetworkConfig
     data: DataConfig
@@ -395,90 +428,3 @@ class TrainConfig(_Section):
     loss: LossConfig = LossConfig.model_validate({"pixel": {}})
     discriminator: DiscriminatorConfig = DiscriminatorConfig.model_validate({})
     run: RunConfig
-
-
-def load_config(
-    path: Path, overrides: Sequence[str] = (), log: Callable[[str], None] = print
-) -> TrainConfig:
-    """Read a configuration and apply ``section.key=value`` overrides, values in TOML syntax.
-
-    Args:
-        path: TOML, or a traiNNer-redux YAML for one of our networks.
-        overrides: applied after the file, before anything is checked.
-        log: told what a YAML has that is ignored here.
-
-    Raises:
-        ConfigError: unreadable file, unknown key (the nearest known one is named), bad value.
-    """
-    table = _read_yaml(path, log) if path.suffix.lower() in YAML_SUFFIXES else _read_toml(path)
-    for override in overrides:
-        _apply(table, override)
-    try:
-        return TrainConfig.model_validate(table)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from error
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}") from error
-
-
-def _read_yaml(path: Path, log: Callable[[str], None]) -> dict[str, Any]:
-    translation = translate(read_options(path))
-    if translation.ignored:
-        log(f"{path.name}: ignored, for want of a counterpart: {'; '.join(translation.ignored)}")
-    return translation.table
-
-
-def _apply(table: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or "." not in key:
-        raise ConfigError(f"'{override}' is no override; write section.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a bare word or path is a string
-    *sections, name = key.split(".")
-    inner: Any = table
-    for section in sections:
-        inner = inner.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"'{override}': {section} is a value, not a section")
-    inner[name] = value
-
-
-def _explain(error: ValidationError) -> str:
-    messages: list[str] = []
-    for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            messages.append(f"unknown key {place}{_nearest(problem['loc'])}")
-        else:
-            messages.append(f"{place}: {problem['msg']}")
-    return "; ".join(messages)
-
-
-def _nearest(location: tuple[int | str, ...]) -> str:
-    model: type[BaseModel] = TrainConfig
-    for part in location[:-1]:
-        if isinstance(part, int):
-            continue  # a place in a list, whose sections are all of one kind
-        field = model.model_fields.get(part)
-        inner = None if field is None else _section_of(field.annotation)
-        if inner is None:
-            return ""
-        model = inner
-    near = difflib.get_close_matches(str(location[-1]), model.model_fields, n=1, cutoff=0.0)
-    return f" (nearest known: {near[0]})" if near else ""
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    """The model in an annotation such as ``Model | None`` or ``list[Model]``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for kind in get_args(annotation) if (model := _section_of(kind))), None)

@@ -1,130 +1,183 @@
-"""From the [data] and [degradation] sections to a sampler of crops and validation pairs."""
+"""From the sections ``[data]`` and ``[degradation]`` to a sampler of crops and a validation set."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import psutil
 
 from paragonsr2.errors import TrainingError
 from paragonsr2.measure.quality import shrink
 from paragonsr2.training.clip_cache import ClipCache
-from paragonsr2.training.config import Folder, TrainConfig
+from paragonsr2.training.config import DataConfig, DegradationConfig, Folder, RunConfig
+from paragonsr2.training.config_file import check_folders
 from paragonsr2.training.data import CropSampler, Degradation, Pair, Picture
-from paragonsr2.training.degradations import MARGIN, BlindDegradation
-from paragonsr2.training.drawn import SIDE, draw_picture
+from paragonsr2.training.degradations import BlindDegradation, margin
+from paragonsr2.training.drawn import SIDE, VALIDATION_SEED, draw_picture
 from paragonsr2.training.pictures import (
     Report,
+    Source,
     Store,
     choose_storage,
     list_sources,
     load_pictures,
 )
+from paragonsr2.training.processes import Processes
+from paragonsr2.training.validation import ValidationSet
 from paragonsr2.training.video_degradation import degrade_whole
 
 
-@dataclass(frozen=True)
-class Processes:
-    """The share of this process among those that train together.
-
-    Attributes:
-        rank: of this one.
-        world: how many there are.
-        wait: returns when all have called it.
-    """
-
-    rank: int = 0
-    world: int = 1
-    wait: Callable[[], object] = lambda: None
-
-
 def prepare(
-    config: TrainConfig, log: Callable[[str], None], processes: Processes | None = None
-) -> tuple[CropSampler, list[Pair]]:
-    """Check the whole training set, keep what is good, and make what is made once.
+    data: DataConfig,
+    degradation: DegradationConfig,
+    run: RunConfig,
+    scale: int,
+    *,
+    log: Callable[[str], None],
+    processes: Processes | None = None,
+) -> tuple[CropSampler, ValidationSet]:
+    """Check the whole training set, load what is good, and make what is made only once.
 
-    A report of what is left out is logged, and written as ``data.json`` and ``data.md`` into
-    ``run.output``. Validation pictures must all be good, or scores could not be compared.
+    Unusable pictures are logged and listed in ``data.json`` and ``data.md`` in ``run.output``.
+    Validation pictures must all be good; otherwise scores could not be compared.
+
+    Args:
+        data: which pictures, and how they are cut.
+        degradation: how low resolution is made.
+        run: seed, threads and output folder.
+        scale: of the network.
+        log: receives one line of text now and then.
+        processes: that train together.
 
     Raises:
+        ConfigError: a folder does not exist.
         MissingExtraError: the degradation, or drawing, needs a library that is not installed.
-        TrainingError: nothing to train on, a bad validation picture, or an encoder that is
-            missing.
+        TrainingError: nothing to train on, a bad validation picture, or a missing encoder.
         OutputError: the report or the cache cannot be written.
     """
-    processes = processes or Processes()
-    data, settings, scale = config.data, config.degradation, config.network.scale
-    pictures, report = _training_pictures(config, processes)
-    if processes.rank == 0:
-        report.write(config.run.output)
-    if not pictures:
-        first = report.problems[0]
-        raise TrainingError(
-            f"none of {report.found} images can be trained on: {report.reasons()}; "
-            f"{first.path.name}: {first.detail}"
+    check_folders(data)
+    return _Preparation(data, degradation, run, scale, log, processes or Processes()).prepare()
+
+
+class _Preparation:
+    """Steps of :func:`prepare`, which share its arguments."""
+
+    def __init__(
+        self,
+        data: DataConfig,
+        degradation: DegradationConfig,
+        run: RunConfig,
+        scale: int,
+        log: Callable[[str], None],
+        processes: Processes,
+    ) -> None:
+        self.data, self.settings, self.run, self.scale = data, degradation, run, scale
+        self.log, self.processes = log, processes
+        self.cache = data.cache or run.output / "cache"
+        self.threads = run.threads or os.cpu_count() or 1
+
+    def prepare(self) -> tuple[CropSampler, ValidationSet]:
+        """See :func:`prepare`."""
+        pictures = self._training_pictures()
+        photographs = self._validation_pictures(self.data.val)
+        known = {picture.digest.partition("_")[0] for picture in pictures}  # shrunk or not
+        if seen := [pair.name for pair in photographs if pair.digest in known]:
+            self.log(
+                f"warning: {len(seen)} validation images are trained on, too ({seen[0]}): "
+                "scores will flatter"
+            )
+        degradation, degrade = self._degradation(pictures)
+        val = ValidationSet(
+            [pair if pair.given else degrade(pair) for pair in photographs],
+            [degrade(pair) for pair in self._drawn(self.data.val_drawn, VALIDATION_SEED)],
         )
-    log(f"training on {report.line()}")
-    degradation: Degradation | None = None
-    val = _validation_pairs(data.val, scale, _cache(config), _threads(config))
-    seen = {picture.digest.partition("_")[0] for picture in pictures}  # shrunk or not
-    if known := [pair.name for pair in val if pair.digest in seen]:
-        log(f"{len(known)} validation images are trained on, too ({known[0]}): scores will flatter")
-    if settings.kind == "codec":
-        seed = config.run.seed
-        cache = ClipCache(_cache(config), pictures, settings.codec, scale, data.largest_patch, seed)
+        sampler = CropSampler(
+            pictures, self.scale, self.data.patch, self.run.seed, degradation, self.settings.clean
+        )
+        return sampler, val
+
+    def _training_pictures(self) -> list[Picture]:
+        """Photographs and drawn pictures; those that are left out are reported."""
+        data, processes = self.data, self.processes
+        listed = [list_sources(folder, self.scale) for folder in data.folders]
+        sources = [source for files, _ in listed for source in files]
+        unpaired = [problem for _, problems in listed for problem in problems]
+        self.log(f"reading {len(sources)} training images")
+        least = self._least()
+        store = self._store(sources, least)
+        pictures, rejected = load_pictures(sources, store, self.threads)
+        if data.drawn and SIDE // self.scale < least:
+            raise TrainingError(
+                f"drawn pictures have {SIDE // self.scale} pixels a side in low resolution, but "
+                f"crops need {least}; lower data.patch, or set data.drawn = 0"
+            )
+        pictures += [
+            replace(pair, weight=data.drawn_weight)
+            for pair in self._drawn(data.drawn, self.run.seed)
+        ]
+        area = sum(height * width for height, width in (picture.size for picture in pictures))
+        found = len(sources) + len(unpaired) + data.drawn
+        megapixels = area * self.scale**2 / 1e6
+        report = Report(found, len(pictures), megapixels, store.storage, unpaired + rejected)
+        if processes.rank == 0:
+            report.write(self.run.output)
+        if not pictures:
+            first = report.problems[0]
+            raise TrainingError(
+                f"none of {report.found} images can be trained on: {report.reasons()}; "
+                f"{first.path.name}: {first.detail}"
+            )
+        self.log(f"training on {report.line()}")
+        return pictures
+
+    def _least(self) -> int:
+        """Smallest side of a training picture, in low-resolution pixels."""
+        if self.settings.kind != "blind":
+            return self.data.largest_patch
+        return self.data.largest_patch + 2 * margin(self.settings.blind, self.scale)
+
+    def _store(self, sources: Sequence[Source], least: int) -> Store:
+        storage = self.data.storage
+        if storage == "auto":
+            # Half of what is available: training itself needs memory, too.
+            available_gb = psutil.virtual_memory().available / 2e9
+            limit = min(self.data.memory_gb, available_gb) / self.processes.world
+            storage = choose_storage(sources, self.scale, limit)
+        return Store(self.scale, storage, self.cache, self.data.cache_lr, least)
+
+    def _drawn(self, count: int, seed: int) -> list[Pair]:
+        drawn = ((index, draw_picture(index, seed)) for index in range(count))
+        return [Pair(f"drawn {index}", hr, shrink(hr, self.scale)) for index, hr in drawn]
+
+    def _validation_pictures(self, folder: Folder) -> list[Pair]:
+        sources, problems = list_sources(folder, self.scale)
+        self.log(f"reading {len(sources)} validation images")
+        store = Store(self.scale, "memory", self.cache)
+        pictures, rejected = load_pictures(sources, store, self.threads)
+        if problems or rejected:
+            first = (problems + rejected)[0]
+            raise TrainingError(f"validation image {first.path} is {first.kind}: {first.detail}")
+        return [picture for picture in pictures if isinstance(picture, Pair)]
+
+    def _degradation(
+        self, pictures: Sequence[Picture]
+    ) -> tuple[Degradation | None, Callable[[Pair], Pair]]:
+        """How crops are degraded, if at all, and how a whole validation picture is."""
+        settings = self.settings
+        if settings.kind == "codec":
+            return self._clips(pictures), lambda pair: degrade_whole(pair, settings.codec)
+        if settings.kind == "blind":
+            blind = BlindDegradation(settings.blind, self.scale)
+            return blind, blind.whole
+        return None, lambda pair: pair
+
+    def _clips(self, pictures: Sequence[Picture]) -> Degradation:
+        settings, processes = self.settings, self.processes
+        patch = self.data.largest_patch
+        cache = ClipCache(self.cache, pictures, settings.codec, self.scale, patch, self.run.seed)
         mine = range(processes.rank, settings.cached_clips, processes.world)
-        cache.build(mine, _threads(config), log)
+        cache.build(mine, self.threads, self.log)
         processes.wait()
-        degradation = cache.sampler(settings.cached_clips)
-        val = [pair if pair.given else degrade_whole(pair, settings.codec) for pair in val]
-    elif settings.kind == "blind":
-        degradation = BlindDegradation(settings.blind, scale)
-        val = [pair if pair.given else degradation.whole(pair) for pair in val]
-    sampler = CropSampler(pictures, scale, data.patch, config.run.seed, degradation, settings.clean)
-    return sampler, val
-
-
-def _cache(config: TrainConfig) -> Path:
-    return config.data.cache or config.run.output / "cache"
-
-
-def _threads(config: TrainConfig) -> int:
-    return config.run.threads or os.cpu_count() or 1
-
-
-def _training_pictures(config: TrainConfig, processes: Processes) -> tuple[list[Picture], Report]:
-    data, scale = config.data, config.network.scale
-    listed = [list_sources(folder, scale) for folder in data.folders]
-    sources = [source for files, _ in listed for source in files]
-    problems = [problem for _, lacking in listed for problem in lacking]
-    storage = data.storage
-    if storage == "auto":
-        storage = choose_storage(sources, scale, data.memory_gb / processes.world)
-    least = data.largest_patch + (2 * MARGIN if config.degradation.kind == "blind" else 0)
-    store = Store(scale, storage, _cache(config), data.cache_lr, least)
-    pictures, rejected = load_pictures(sources, store, _threads(config))
-    problems += rejected
-    if data.drawn and SIDE // scale < least:
-        raise TrainingError(
-            f"drawn pictures have {SIDE // scale} pixels a side in low resolution, and crops need "
-            f"{least}; lower data.patch, or set data.drawn = 0"
-        )
-    for index in range(data.drawn):
-        hr = draw_picture(index, config.run.seed)
-        pair = Pair(f"drawn {index}", hr, shrink(hr, scale), data.drawn_weight)
-        pictures.append(pair)
-    area = sum(height * width for height, width in (picture.size for picture in pictures))
-    found = len(sources) + len(problems) - len(rejected) + data.drawn
-    report = Report(found, len(pictures), area * scale**2 / 1e6, storage, problems)
-    return pictures, report
-
-
-def _validation_pairs(folder: Folder, scale: int, cache: Path, threads: int) -> list[Pair]:
-    sources, problems = list_sources(folder, scale)
-    pictures, rejected = load_pictures(sources, Store(scale, "memory", cache), threads)
-    pairs = [picture for picture in pictures if isinstance(picture, Pair)]
-    if problems or rejected:
-        first = (problems + rejected)[0]
-        raise TrainingError(f"validation image {first.path} is {first.kind}: {first.detail}")
-    return pairs
+        return cache.sampler(settings.cached_clips)

@@ -1,8 +1,8 @@
-"""Low resolution of unknown origin: blur, resizing, noise and JPEG, twice over.
+"""Blind degradation: blur, resizing, noise and JPEG, twice.
 
 Source: Wang et al., "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure
-Synthetic Data", 2021. As there, the crops of a group share the sizes in between and so go through
-the chain together; kernels, noise and JPEG quality are each crop's own.
+Synthetic Data", 2021. As there, the crops of a group share the intermediate sizes, so that they go
+through the chain together; each crop has its own kernels, noise and JPEG quality.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from paragonsr2.errors import MissingExtraError
 from paragonsr2.training.config import BlindConfig, BlindStage
 from paragonsr2.training.data import Pair, Place, generator
 
-#: Context around a crop, in low-resolution pixels, so that its border is degraded as its middle.
-MARGIN = 8
-#: Sides of blur kernels.
+#: Sides of blur kernels, and how far the largest reaches.
 KERNEL_SIDES = tuple(range(7, 22, 2))
+KERNEL_REACH = KERNEL_SIDES[-1] // 2
+#: How far a bicubic resizing without antialiasing reaches, in pixels of its input.
+RESIZE_REACH = 2
 #: Shape of a blur kernel and whether it is as wide as high, with its probability.
 SHAPES = {
     ("gaussian", True): 0.45,
@@ -48,10 +49,10 @@ def blur_kernel(
     """A kernel ``(side, side)`` of sum 1.
 
     Args:
-        side: odd.
+        side: odd number of pixels.
         sigmas: standard deviations along its two axes, in pixels.
         angle: of the first axis, in radians.
-        shape: ``gaussian`` and ``generalised`` fall as exp(-d^exponent / 2), ``plateau`` as
+        shape: ``gaussian`` and ``generalised`` fall off as exp(-d^exponent / 2), ``plateau`` as
             1 / (1 + d^exponent), where d is the squared distance in units of ``sigmas``.
         exponent: 1 for a true Gaussian.
     """
@@ -86,6 +87,27 @@ def random_kernel(sigma: tuple[float, float], sinc: float, rng: np.random.Genera
     return blur_kernel(side, (first, second), angle, shape, rng.uniform(*EXPONENTS[shape]))
 
 
+def margin(settings: BlindConfig, scale: int) -> int:
+    """Context around a crop that the chain's kernels reach, in low-resolution pixels.
+
+    With it the border of a crop is degraded exactly as its middle is.
+
+    Args:
+        settings: the smallest sizes in between decide how far a kernel reaches.
+        scale: of the network.
+    """
+    first, second = settings.first, settings.second
+    # Sizes of a pixel at each stage, in low-resolution pixels: original, between, before the last.
+    original = 1.0 / scale
+    between = original / (min(1.0, first.resize[0]) if first.shrink else 1.0)
+    late = 1.0 / (min(1.0, second.resize[0]) if second.shrink else 1.0)
+    blurred = [(first.blur, original), (second.blur, between), (settings.final_sinc, 1.0)]
+    reach = sum(KERNEL_REACH * pixel for share, pixel in blurred if share)
+    for source, target in ((original, between), (between, late), (late, 1.0)):
+        reach += RESIZE_REACH * source + target / 2
+    return math.ceil(reach)
+
+
 class BlindDegradation:
     """The chain, on groups of crops and on whole pictures.
 
@@ -99,6 +121,7 @@ class BlindDegradation:
 
     def __init__(self, settings: BlindConfig, scale: int) -> None:
         self.settings, self.scale = settings, scale
+        self.margin = margin(settings, scale)
         try:
             self.filters: Any = importlib.import_module("kornia.filters")
             self.transform: Any = importlib.import_module("kornia.geometry.transform")
@@ -112,9 +135,9 @@ class BlindDegradation:
         rngs: Sequence[np.random.Generator],
         shared: np.random.Generator,
     ) -> list[tuple[Pixels8, Pixels8]]:
-        """LR and HR of places of one size in pictures with :data:`MARGIN` to spare on each side."""
+        """LR and HR of places of one size, in pictures larger by ``margin`` on each side."""
         side, scale = places[0].side, self.scale
-        crops = [_with_margin(place) for place in places]
+        crops = [_with_margin(place, self.margin) for place in places]
         degraded = self.shrink(np.stack([hr for hr, _, _ in crops]), rngs, shared)
         return [
             (
@@ -125,7 +148,7 @@ class BlindDegradation:
         ]
 
     def whole(self, pair: Pair) -> Pair:
-        """A validation picture, degraded in a way that its content decides."""
+        """A validation picture, degraded; the random numbers follow from its content."""
         rng = generator(int(f"0{pair.digest[:12]}", 16), 3, 0, 0)
         return replace(pair, lr=self.shrink(np.array(pair.hr)[None], [rng], rng)[0])
 
@@ -136,8 +159,8 @@ class BlindDegradation:
 
         Args:
             hr: ``(B, H, W, 3)`` uint8.
-            rngs: decide what is each picture's own.
-            shared: decides the sizes in between, and whether JPEG or the last resizing comes last.
+            rngs: one per picture, for its kernels, noise and JPEG quality.
+            shared: for the intermediate sizes, and whether JPEG or the last resizing comes last.
 
         Returns:
             ``(B, H / scale, W / scale, 3)`` uint8.
@@ -202,14 +225,14 @@ class BlindDegradation:
             if kernel is not None:
                 inner = slice((side - kernel.shape[-1]) // 2, (side + kernel.shape[-1]) // 2)
                 row[inner, inner] = kernel
-        # Reflection needs a picture larger than the kernel's reach, which a tiny one is not.
+        # Reflection needs a picture larger than the kernel's reach.
         border = "reflect" if min(x.shape[-2:]) > side // 2 else "replicate"
         return self.filters.filter2d(x, stack, border_type=border)
 
     def _resize(self, x: Tensor, size: tuple[int, ...], rng: np.random.Generator) -> Tensor:
         how = str(rng.choice(INTERPOLATIONS))
         if how == "area" and size[0] > x.shape[-2]:
-            how = "bilinear"  # the area of less than a pixel is a block
+            how = "bilinear"  # enlarging by area would give blocks
         return self.transform.resize(x, size, interpolation=how, antialias=False)
 
     def _noisy(self, x: Tensor, stage: BlindStage, rngs: Sequence[np.random.Generator]) -> Tensor:
@@ -229,11 +252,11 @@ class BlindDegradation:
         return (x + noise).clamp(0.0, 1.0)
 
 
-def _with_margin(place: Place) -> tuple[Pixels8, int, int]:
+def _with_margin(place: Place, spare: int) -> tuple[Pixels8, int, int]:
     """The original of a place with context, and where in it the place begins, in LR pixels."""
-    side = place.side + 2 * MARGIN
+    side = place.side + 2 * spare
     y, x = (
-        min(max(start - MARGIN, 0), length - side)
+        min(max(start - spare, 0), length - side)
         for start, length in zip((place.y, place.x), place.picture.size, strict=True)
     )
     _, hr = place.picture.crop(y, x, side, side)

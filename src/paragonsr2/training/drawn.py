@@ -1,7 +1,7 @@
 """Pictures drawn by code: text, shapes, windows of programs, curves.
 
-Photographs hold few hard edges on flat ground, and none that is exact. Half of these pictures and
-more have smoothed edges, the others hard ones.
+Photographs have few hard edges on flat ground, and no exact ones. About 60 % of these pictures have
+smoothed edges, the others hard ones.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from paragonsr2.errors import MissingExtraError
 
 #: Side of a drawn picture, in pixels.
 SIDE = 480
+#: Seed of the pictures for validation: the same in every run, and no run's own.
+VALIDATION_SEED = 2**40
 
-# Matplotlib brings them, free to use: every machine then draws the same.
+# Freely licensed fonts that Matplotlib brings, so that every machine draws the same.
 _FONTS = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Italic",
     "STIXGeneral", "STIXGeneralBolIta", "cmr10", "cmss10", "cmtt10",
 )  # fmt: skip
 _LETTERS = "etaoinshrdlucmfwypvbgkqjxzETAOINSHRDLUCMFWYPVBGKQJXZ0123456789.,:;!?()[]{}+-=/*&%$#@"
-# Edges are smoothed by drawing this many times as large.
+# Edges are smoothed by drawing so many times larger.
 _OVERSAMPLING = 4
 
 
@@ -33,8 +35,8 @@ def draw_picture(index: int, seed: int) -> Pixels8:
     """Draw one picture; the same numbers give the same picture.
 
     Args:
-        index: which, from 0; the kinds of picture take turns.
-        seed: of all of them.
+        index: number of the picture, from 0; the kinds of picture alternate.
+        seed: of the whole series.
 
     Returns:
         RGB ``(SIDE, SIDE, 3)`` uint8.
@@ -45,20 +47,25 @@ def draw_picture(index: int, seed: int) -> Pixels8:
     return _Drawing(np.random.default_rng((seed, index))).picture(index)
 
 
-def _font_folder() -> Path:
+def font_folder() -> Path:
+    """Folder of the TrueType fonts that Matplotlib brings.
+
+    Raises:
+        MissingExtraError: Matplotlib is not installed.
+    """
     found = importlib.util.find_spec("matplotlib")
     if found is None or found.origin is None:
-        raise MissingExtraError("drawing pictures to train on", "train")
+        raise MissingExtraError("drawing pictures", "train")
     return Path(found.origin).parent / "mpl-data" / "fonts" / "ttf"
 
 
 class _Drawing:
-    """A picture in the making."""
+    """A picture being drawn."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.smooth = bool(rng.random() < 0.6)
-        # Text has smoothing of its own; a large drawing would make its strokes too even.
+        # Text has its own smoothing; drawn large and reduced, its strokes would be too even.
         self.factor = _OVERSAMPLING if self.smooth else 1
         ground = self._colour(light=bool(rng.random() < 0.7))
         side = SIDE * self.factor
@@ -67,7 +74,7 @@ class _Drawing:
         self.ink = self._contrast(ground)
 
     def picture(self, index: int) -> Pixels8:
-        """Draw the kind of picture that ``index`` asks for."""
+        """Draw the kind of picture that ``index`` selects."""
         kinds = (self._shapes, self._windows, self._curves)
         if index % 4:
             kinds[index % 4 - 1]()
@@ -110,7 +117,7 @@ class _Drawing:
         return max(1, round(float(self.rng.choice([1, 1, 2, 3, 5, 9])) * self.factor))
 
     def _page(self) -> None:
-        """Text from top to bottom, in one or two sizes."""
+        """A page of text from top to bottom."""
         y = float(self.rng.integers(0, 20))
         while y < SIDE:
             y += self._line(float(self.rng.integers(-30, 30)), y)
@@ -123,7 +130,7 @@ class _Drawing:
     def _line(self, x: float, y: float) -> float:
         """Write one line; returns its height."""
         size = int(self.rng.choice([9, 11, 12, 13, 14, 16, 18, 22, 28, 40, 64]))
-        path = _font_folder() / f"{self.rng.choice(_FONTS)}.ttf"
+        path = font_folder() / f"{self.rng.choice(_FONTS)}.ttf"
         font = ImageFont.truetype(str(path), size)
         letters = self.rng.choice(list(_LETTERS), int(self.rng.integers(4, 60)))
         spaces = self.rng.random(letters.size) < 0.17
@@ -156,7 +163,7 @@ class _Drawing:
                     self.pen.line([(x, y), self._place()], fill=self.ink, width=self._width())
 
     def _windows(self) -> None:
-        """Frames in frames, rules and grids, on whole pixels as programs draw them."""
+        """Windows, rules and grids, aligned to pixels as programs draw them."""
         f = self.factor
         for _ in range(int(self.rng.integers(3, 9))):
             left, top = (int(value) * f for value in self.rng.integers(0, SIDE - 60, 2))

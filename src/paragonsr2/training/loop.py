@@ -1,49 +1,40 @@
-"""The training loop, for fidelity and perceptual models; reads from top to bottom."""
+"""The training loop, for fidelity and perceptual models; it reads from top to bottom."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.errors import TrainingError
-from paragonsr2.files import write_atomic
 from paragonsr2.network.generator import build, channels_last
 from paragonsr2.training.adversarial import build_opponent, reduced
 from paragonsr2.training.average import Ema
-from paragonsr2.training.config import ScheduleConfig, TrainConfig
-from paragonsr2.training.data import CropSampler, Pair
-from paragonsr2.training.dataset import Processes, prepare
-from paragonsr2.training.journal import Journal
+from paragonsr2.training.batches import device_batches
+from paragonsr2.training.checkpoints import LAST_FILE, Checkpoints, check_weights
+from paragonsr2.training.config import NetworkConfig, ScheduleConfig, TrainConfig
+from paragonsr2.training.data import CropSampler
+from paragonsr2.training.dataset import prepare
+from paragonsr2.training.journal import VALIDATION_FILE, Journal
 from paragonsr2.training.losses import GeneratorLosses
-from paragonsr2.training.machine import (
-    IMITATED,
-    graceful,
-    imitates_bfloat16,
-    mixed_precision,
-    out_of_memory,
-)
+from paragonsr2.training.machine import build_accelerator, graceful, largest_batch, out_of_memory
+from paragonsr2.training.meters import Every, LossMeans, Pace, Progress
 from paragonsr2.training.optimizer import build_optimizers
-from paragonsr2.training.prefetch import prefetch
-from paragonsr2.training.report import write_report
+from paragonsr2.training.processes import Processes
+from paragonsr2.training.report import outcome, write_report
 from paragonsr2.training.start import start_from
-from paragonsr2.training.state import BEST_FILE, STATE_FILE, read_state, write_state
-from paragonsr2.training.validation import look, validate
+from paragonsr2.training.state import BEST_FILE
+from paragonsr2.training.validation import ValidationSet, Validator
 from paragonsr2.variants import VARIANTS
-from paragonsr2.weights.store import save_checkpoint
 
-BAD_BATCH_FILE = "bad_batch.safetensors"
+#: Seconds between two updates of a live progress display.
+SHOW_EVERY = 0.25
 
 
 def learning_rate(schedule: ScheduleConfig, step: int) -> float:
@@ -55,186 +46,182 @@ def learning_rate(schedule: ScheduleConfig, step: int) -> float:
     return schedule.final_lr + (schedule.lr - schedule.final_lr) * cosine
 
 
+class _Done(NamedTuple):
+    """A step whose losses have not been checked yet."""
+
+    terms: dict[str, Tensor]
+    lr: Tensor
+    hr: Tensor
+
+
 class Trainer:
-    """One run: builds everything from its configuration, then :meth:`run`.
+    """One run: built from its configuration, then :meth:`run`.
 
     Args:
-        config: what to do.
-        resume: go on from the state in ``run.output``.
+        config: of the run.
+        resume: continue from the state in ``run.output``.
         log: receives one line of text now and then.
+        show: receives the progress some times a second, for a live display; progress is then not
+            logged.
 
     Raises:
-        TrainingError: unreadable data, a state that does not fit, or one that is in the way.
+        TrainingError: unreadable data, a state that does not fit, or a run in the way.
     """
 
     def __init__(
-        self, config: TrainConfig, *, resume: bool = False, log: Callable[[str], None] = print
+        self,
+        config: TrainConfig,
+        *,
+        resume: bool = False,
+        log: Callable[[str], None] = print,
+        show: Callable[[Progress], None] | None = None,
     ) -> None:
-        self.config, self._log = config, log
+        self.config, self._log, self._show = config, log, show
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
-        precision = mixed_precision(config.run)
-        # A run before this one, in the same process, may have had another precision.
-        AcceleratorState._reset_state()  # pyright: ignore[reportPrivateUsage]
-        self.accelerator = Accelerator(cpu=config.run.device == "cpu", mixed_precision=precision)
-        if precision == "bf16" and self.accelerator.device.type == "cpu" and imitates_bfloat16():
-            self.log(IMITATED)
+        self.accelerator = build_accelerator(config.run, log)
+        self.processes = Processes.of(self.accelerator)
         torch.manual_seed(config.run.seed)
+        self.checkpoints = Checkpoints(config, resume=resume)
 
-        self.output = config.run.output
-        # A run may be made longer or shorter when it is resumed, and go on on any machine.
-        free = {
-            "run": {"threads", "output", "precision", "validate_every", "checkpoint_minutes"},
-            "schedule": {"steps"},
-            "data": {"workers", "storage", "memory_gb", "cache", "cache_lr"},
-        }
-        # Defaults are left out, so that an option that is added later does not end old runs.
-        told = config.model_dump_json(exclude=free, exclude_defaults=True)
-        self.digest = hashlib.sha256(told.encode()).hexdigest()
-        state_path = self.output / STATE_FILE
-        if state_path.exists() and not resume:
-            raise TrainingError(
-                f"{self.output} holds a run already; add --resume, or name another run.output"
-            )
-        if resume and not state_path.exists():
-            raise TrainingError(f"there is nothing to resume in {self.output}")
-
-        net = config.network
+        net, device = config.network, self.accelerator.device
         options = {"upsampler_alpha": net.upsampler_alpha, "expansion": net.expansion}
         network = build(net.variant, net.scale, **options)
         if net.pretrain is not None and not resume:
             start_from(network, net.pretrain, net, self.log)
-        self._check_alpha()
+        self._check_alpha(net, perceptual=config.loss.adversarial is not None)
         network.set_checkpointing(net.checkpointing)
-        self.network = channels_last(network.to(self.accelerator.device))
+        self.network = channels_last(network.to(device))
         self.ema = Ema(self.network, config.schedule.ema)
-        with self.accelerator.main_process_first():  # one process fetches, the others find it
-            self.loss = GeneratorLosses(config.loss, self.accelerator.device, log)
+        with self.accelerator.main_process_first():  # one process downloads for all
+            self.loss = GeneratorLosses(config.loss, device, log)
         optimizers = build_optimizers(self.network, config.schedule)
         if config.run.compile:
             self.network.compile()
         self.model, *self.optimizers = self.accelerator.prepare(self.network, *optimizers)
-        self.opponent = build_opponent(config, self.accelerator)
+        self.opponent = None
+        if (game := config.loss.adversarial) is not None:
+            side = config.data.patch * net.scale
+            row = VARIANTS[net.variant]
+            self.opponent = build_opponent(game, config.discriminator, row, side, self.accelerator)
         self.step, self.best = 0, -math.inf
-        self.sums: dict[str, Tensor] = {}
+        self.means = LossMeans()
         self.stopping = False
         if resume:
-            self._load_state(state_path)
+            self.checkpoints.load(self, device)
 
     def log(self, line: str) -> None:
-        """Say ``line``, once for all processes."""
+        """Pass ``line`` on, once for all processes."""
         if self.accelerator.is_main_process:
             self._log(line)
 
-    def _check_alpha(self) -> None:
-        net, adversarial = self.config.network, self.config.loss.adversarial is not None
-        low, high = VARIANTS[net.variant].perceptual_alpha if adversarial else (0.0, 0.0)
+    def _check_alpha(self, net: NetworkConfig, *, perceptual: bool) -> None:
+        low, high = VARIANTS[net.variant].perceptual_alpha if perceptual else (0.0, 0.0)
         if not low <= net.upsampler_alpha <= high:
-            wanted = f"{low:g} to {high:g}" if high else "0"
+            usual = f"{low:g} to {high:g}" if high else "0"
             self.log(
                 f"warning: upsampler_alpha {net.upsampler_alpha:g} is unusual for "
-                f"{'perceptual' if adversarial else 'fidelity'} training of {net.variant}; "
-                f"{wanted} is"
+                f"{'perceptual' if perceptual else 'fidelity'} training of {net.variant}; "
+                f"the usual value is {usual}"
             )
 
-    def prepare_data(self) -> tuple[CropSampler, list[Pair]]:
+    def prepare_data(self) -> tuple[CropSampler, ValidationSet]:
         """Check and load the data; see :func:`paragonsr2.training.dataset.prepare`."""
-        accelerator = self.accelerator
-        processes = Processes(
-            accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone
-        )
-        return prepare(self.config, self.log, processes)
+        config = self.config
+        return prepare(
+            config.data, config.degradation, config.run, config.network.scale,
+            log=self.log, processes=self.processes,
+        )  # fmt: skip
+
+    def batches(self, sampler: CropSampler) -> Generator[tuple[Tensor, Tensor]]:
+        """Batches from the current step on; see :func:`device_batches`."""
+        data, parts = self.config.data, self.config.schedule.accumulate
+        device = self.accelerator.device
+        return device_batches(sampler, data, parts, self.step, self.processes, device)
 
     def run(self) -> None:
-        """Train to the last step, or until told to stop; the state is on disk at the end.
+        """Train to the last step, or until asked to stop; at the end the state is on disk.
 
         Raises:
             TrainingError: a loss is not finite, memory does not suffice, or the detail path has
                 died. The last state is intact.
         """
-        config = self.config
         sampler, val = self.prepare_data()
         self.output.mkdir(parents=True, exist_ok=True)
-        journal = Journal(self.output, self.step) if self.accelerator.is_main_process else None
-        started = saved = time.monotonic()
-        first = self.step
-        pace = _Pace(self.step)
-        before: tuple[dict[str, Tensor], Tensor, Tensor] | None = None
-        batches = self.batches(sampler)
-        with graceful(self._stop), contextlib.closing(batches):
-            while self.step < config.schedule.steps and not self._all_stop():
-                lr, hr = next(batches)
-                terms = self._try_step(lr, hr)
-                # One step late, so that a GPU never waits for the check.
-                self._check_finite(before)
-                before = terms, lr, hr
-                for name, value in terms.items():
-                    self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
-                self.step += 1
-                last = self.step == config.schedule.steps
-                if self.step % config.run.log_every == 0:
-                    means = self._means()
-                    if journal is not None:
-                        rate = pace.rate(self.step)
-                        journal.training(self.step, {**means, "steps_per_second": rate})
-                        elapsed = time.monotonic() - started
-                        eta = (config.schedule.steps - self.step) * elapsed / (self.step - first)
-                        self.log(_progress(self.step, config.schedule.steps, means, rate, eta))
-                validate = last or self.step % config.run.validate_every == 0
-                save = time.monotonic() - saved > 60 * config.run.checkpoint_minutes
-                if journal is not None and (validate or save):
-                    self._check_finite(before)
-                    self._check_weights()
-                    if validate:
-                        self._validate(val, journal)
-                        pace = _Pace(self.step)
-                    if save:
-                        self.save_state()
-                        saved = time.monotonic()
-        self._check_finite(before)
+        with contextlib.ExitStack() as stack:
+            journal = None
+            if self.accelerator.is_main_process:
+                journal = stack.enter_context(Journal(self.output, self.step))
+            validator = Validator(
+                val, self.accelerator.device, self.processes, journal,
+                self.config.schedule.warmup, self.log,
+            )  # fmt: skip
+            batches = stack.enter_context(contextlib.closing(self.batches(sampler)))
+            with graceful(self._stop):
+                self._train(batches, validator, journal)
+            self._finish(validator, journal)
+
+    def _train(
+        self,
+        batches: Generator[tuple[Tensor, Tensor]],
+        validator: Validator,
+        journal: Journal | None,
+    ) -> None:
+        run, steps = self.config.run, self.config.schedule.steps
+        if self.step == 0:
+            self._validate(validator)
+        else:
+            self.log(f"resumed at step {self.step}; best validation so far {self.best:.3f} dB")
+        pace, display = Pace(self.step, steps), Every(SHOW_EVERY)
+        done: _Done | None = None
+        while self.step < steps and not self._all_stop():
+            lr, hr = next(batches)
+            terms = self._try_step(lr, hr)
+            # One step late, so that a GPU never waits for the check.
+            self._check_losses(done)
+            done = _Done(terms, lr, hr)
+            self.means.add(terms)
+            self.step += 1
+            if self.step % run.log_every == 0:
+                self._report(pace, journal)
+            if self.step == steps or self.step % run.validate_every == 0:
+                self._check_losses(done)
+                self._check_weights()
+                self._validate(validator)
+                pace.restart(self.step)
+            if journal is not None and self.checkpoints.due():
+                self._check_losses(done)
+                self._check_weights()
+                self.checkpoints.save(self)
+            if self._show is not None and display.due():
+                self._show(self._progress(pace, self.means.peek(), validator))
+        self._check_losses(done)
+
+    def _finish(self, validator: Validator, journal: Journal | None) -> None:
+        """Save; at the end of the run write the report and say what was gained."""
+        self._check_weights()
         if journal is not None:
-            self._check_weights()
-            self.save_state()
-            self._save_weights("last.safetensors")
-            if self.step == config.schedule.steps:
-                with self.ema.applied(self.network) as averaged:
-                    shown = look(averaged, val, self.accelerator.device)
-                write_report(journal, config, self.network, shown)
+            self.checkpoints.save(self)
+            with self.ema.applied(self.network) as averaged:
+                self.checkpoints.save_weights(LAST_FILE, averaged, self.step)
+        if self.step < self.config.schedule.steps:
+            return
+        with self.ema.applied(self.network) as averaged:
+            shown = (validator.last or validator.measure(averaged)).shown
+        if journal is not None:
+            report = write_report(journal, self.config, self.network, shown)
+            self.log(f"finished: {outcome(journal.read(VALIDATION_FILE))}")
+            if (best := self.output / BEST_FILE).exists():
+                self.log(f"best weights: {best}")
+            self.log(f"report: {report}")
 
     def close(self) -> None:
-        """Leave the other processes, together; without this, some abort while they end."""
+        """Leave together with the other processes; without this, some abort as they end."""
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
 
-    def batches(self, sampler: CropSampler) -> Generator[tuple[Tensor, Tensor]]:
-        """Batches from the current step on, this process's share, the next ones in preparation.
-
-        Yields:
-            LR ``(B, 3, patch, patch)`` and HR ``(B, 3, patch * scale, patch * scale)`` in 0..1.
-
-        Raises:
-            TrainingError: the batch does not divide by the number of processes and parts.
-        """
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        data, parts = self.config.data, self.config.schedule.accumulate
-        for batch in (data.batch, *(stage.batch for stage in data.grow)):
-            if batch % (world * parts):
-                raise TrainingError(
-                    f"data.batch {batch} does not divide by {world} processes and "
-                    f"schedule.accumulate {parts}: parts of unequal size would weigh differently"
-                )
-
-        def crops(step: int) -> tuple[Pixels8, Pixels8]:
-            batch, patch = data.crops_at(step)
-            share = batch // world
-            return sampler.batch(step, range(rank * share, (rank + 1) * share), patch)
-
-        with contextlib.closing(prefetch(crops, self.step, data.workers)) as prepared:
-            for lr, hr in prepared:
-                yield self._to_device(lr), self._to_device(hr)
-
     def train_step(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
-        """One update of all weights and their average; the step counter is the caller's.
+        """Update all weights and their average once; the caller counts the step.
 
         Args:
             lr: ``(B, 3, h, w)`` in 0..1.
@@ -263,9 +250,9 @@ class Trainer:
         return 0 if game is None else max(0, game.start - self.config.discriminator.lead)
 
     def _train_generator(
-        self, parts: list[tuple[Tensor, Tensor]]
+        self, parts: Sequence[tuple[Tensor, Tensor]]
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Update the generator from parts of a batch; give back mean terms and its pictures."""
+        """Update the generator from the parts of a batch; return mean terms and its pictures."""
         sums: dict[str, Tensor] = {}
         generated: list[Tensor] = []
         for index, (lr, hr) in enumerate(parts):
@@ -279,7 +266,7 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
         # Now, not before the next pass: the opponent needs the memory, and accelerate would have
-        # the loss scaler look at them again in the opponent's step.
+        # the loss scaler look at these gradients again in the opponent's step.
         self.network.zero_grad(set_to_none=True)
         return sums, generated
 
@@ -288,10 +275,10 @@ class Trainer:
         return contextlib.nullcontext() if shared else self.accelerator.no_sync(self.model)
 
     def _generate(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The generator's pictures, and its terms with their graphs."""
+        """The generator's pictures, and its loss terms with their graphs."""
         sr_ema = None
         if self.loss.weight_at("artefact", self.step) > 0.0:
-            # Before the live pass: it lends the network its averaged parameters for a while.
+            # Before the live pass: the network runs with its averaged parameters meanwhile.
             with self.ema.applied(self.network) as averaged, self.accelerator.autocast():
                 sr_ema = averaged(lr)
         with self.accelerator.autocast():
@@ -317,176 +304,110 @@ class Trainer:
                 raise
             failed = error
         failed.__traceback__ = None  # it holds the tensors of the failed step
-        fits = self._largest_batch(lr, hr)
+        fits = largest_batch(self.train_step, self.network, lr, hr)
         accumulate = len(lr) // fits * self.config.schedule.accumulate if fits else 0
         raise TrainingError(
             f"out of memory with {len(lr)} crops of {lr.shape[-1]} pixels per process; "
             + (
-                f"{fits} fit: set data.batch={fits * self.accelerator.num_processes}, or "
+                f"{fits} fit: set data.batch={fits * self.processes.world}, or "
                 f"schedule.accumulate={accumulate} for the same result in parts"
                 if fits
                 else "not even one fits: set network.checkpointing=true or lower data.patch"
             )
         )
 
-    def _largest_batch(self, lr: Tensor, hr: Tensor) -> int:
-        """The largest divisor of the batch that one step has memory for; 0 if none has."""
-        whole = len(lr)
-        for count in range(whole // 2, 0, -1):
-            if whole % count:
-                continue
-            self.network.zero_grad(set_to_none=True)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            try:
-                self.train_step(lr[:count], hr[:count])
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-            else:
-                return count
-        return 0
-
-    def _means(self) -> dict[str, float]:
-        """Mean of each term since the last report, over all processes."""
-        means: dict[str, float] = {}
-        for name, value in self.sums.items():
-            mean = reduced(self.accelerator, value, "mean") / self.config.run.log_every
-            means[name] = float(mean)
-        self.sums = {}
-        return means
-
     def _all_stop(self) -> bool:
-        """Whether any process was told to stop: they stop after the same step."""
-        if self.accelerator.num_processes == 1:
+        """Whether any process was asked to stop: they stop after the same step."""
+        if self.processes.world == 1:
             return self.stopping
-        told = torch.tensor(float(self.stopping), device=self.accelerator.device)
-        return bool(reduced(self.accelerator, told, "sum") > 0)
+        asked = torch.tensor(float(self.stopping), device=self.accelerator.device)
+        return bool(reduced(self.accelerator, asked, "sum") > 0)
 
-    def _to_device(self, pixels: Pixels8) -> Tensor:
-        """Turn ``(B, H, W, 3)`` uint8 into a channels-last float batch in 0..1."""
-        batch = torch.from_numpy(pixels).to(self.accelerator.device, non_blocking=True)
-        return batch.permute(0, 3, 1, 2).float() / 255.0
+    def _stop(self) -> None:
+        self.log(f"stopping after step {self.step + 1}; continue with --resume")
+        self.stopping = True
 
-    def _check_finite(self, step: tuple[dict[str, Tensor], Tensor, Tensor] | None) -> None:
-        """Stop if a term of that step is no number, and keep the batch that did it."""
-        if step is None:
+    def _report(self, pace: Pace, journal: Journal | None) -> None:
+        """Log the means since the last report, over all processes."""
+        means = self.means.take(lambda value: reduced(self.accelerator, value, "mean"))
+        if journal is None:
             return
-        terms, lr, hr = step
-        bad = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
-        if not bad:
+        progress = self._progress(pace, means)
+        journal.training(self.step, {**means, "steps_per_second": progress.rate})
+        if self._show is None:
+            self.log(progress.line())
+        pace.restart(self.step)
+
+    def _progress(
+        self, pace: Pace, losses: dict[str, float], validator: Validator | None = None
+    ) -> Progress:
+        last = validator.last.text() if validator is not None and validator.last else ""
+        return Progress(
+            self.step, self.config.schedule.steps, losses, pace.rate(self.step),
+            pace.seconds_left(self.step), last,
+        )  # fmt: skip
+
+    def _validate(self, validator: Validator) -> None:
+        """Validate the averaged network, and keep it if none was better."""
+
+        def show(done: int, of: int) -> None:
+            if self._show is not None:
+                doing = f"validating, picture {done + 1} of {of}"
+                self._show(Progress(self.step, self.config.schedule.steps, doing=doing))
+
+        with self.ema.applied(self.network) as averaged:
+            psnr = validator(averaged, self.step, show)
+            # Before the first step there is nothing of this run to keep.
+            if self.step > 0 and psnr > self.best:
+                self.best = psnr
+                if self.accelerator.is_main_process:
+                    self.checkpoints.save_weights(BEST_FILE, averaged, self.step)
+
+    def _check_losses(self, done: _Done | None) -> None:
+        """Stop if a loss of that step is not finite, and keep the batch that caused it."""
+        if done is None:
             return
-        path = self.output / BAD_BATCH_FILE
-        batch = {"lr": lr.contiguous().cpu(), "hr": hr.contiguous().cpu()}
-        write_atomic(path, safetensors_bytes(batch))
-        raise TrainingError(
-            f"{', '.join(bad)} is not finite near step {self.step}; the batch is in {path} and "
-            "the last checkpoint is intact: lower schedule.lr and go on with --resume"
-        )
+        bad = [name for name, value in done.terms.items() if not bool(torch.isfinite(value))]
+        if bad:
+            path = self.checkpoints.keep_batch(done.lr, done.hr)
+            raise TrainingError(
+                f"{', '.join(bad)} is not finite near step {self.step}; the batch is in {path} and "
+                "the last checkpoint is intact: lower schedule.lr and continue with --resume"
+            )
 
     def _check_weights(self) -> None:
-        """Stop before weights that are no numbers replace good ones on disk.
-
-        A gradient may break where its loss is finite; the next loss would tell, but too late.
-        """
         trained = [*self.network.parameters(), *self.ema.values]
         if self.opponent is not None:
             trained += self.opponent.network.parameters()
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in trained):
-            raise TrainingError(
-                f"weights are not finite at step {self.step}; the last checkpoint is intact: "
-                "lower schedule.lr and go on with --resume"
-            )
+        check_weights(trained, self.step)
 
-    def _validate(self, val: list[Pair], journal: Journal) -> None:
-        with self.ema.applied(self.network) as averaged:
-            found = validate(averaged, val, self.accelerator.device)
-        journal.validation(self.step, found.record, found.shown)
-        psnr, ssim = found.record["psnr_y"], found.record["ssim_y"]
-        self.log(f"step {self.step}  validation {psnr:.3f} dB  SSIM {ssim:.4f}")
-        if self.step > self.config.schedule.warmup and (dead := found.dead):
-            raise TrainingError(
-                f"the {dead} has died at step {self.step} "
-                f"(detail RMS {found.record['detail_rms']:.2g}, gate mean "
-                f"{found.record['gate_mean']:.3f}): start again with a lower schedule.lr"
-            )
-        if psnr > self.best:
-            self.best = psnr
-            self._save_weights(BEST_FILE)
+    @property
+    def output(self) -> Path:
+        """Folder of the run."""
+        return self.config.run.output
 
-    def _save_weights(self, name: str) -> None:
-        config = self.config
-        training = {
-            "steps": self.step,
-            "batch": config.data.batch,
-            "patch": config.data.patch,
-            "grow": [stage.model_dump() for stage in config.data.grow],
-            "loss": config.loss.model_dump(exclude_none=True),
-            "lr": config.schedule.lr,
-            "seed": config.run.seed,
-            "data": [folder.name for folder in config.data.train],
-            "data_licence": config.data.licence,
-            "pretrain": config.network.pretrain.name if config.network.pretrain else None,
-            "config_sha256": self.digest,
-        }
-        with self.ema.applied(self.network) as network:
-            save_checkpoint(self.output / name, network, config.network.variant, training)
-
-    def save_state(self) -> None:
-        """Write all that a bit-identical continuation needs, atomically."""
-        state = {
-            "digest": self.digest,
+    def state_dict(self) -> dict[str, Any]:
+        """All that a bit-identical continuation needs."""
+        return {
             "step": self.step,
             "best": self.best,
-            "sums": self.sums,
+            **self.means.state_dict(),
             "network": self.network.state_dict(),
             "ema": self.ema.values,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "opponent": self.opponent.state_dict() if self.opponent is not None else None,
             "scaler": scaler.state_dict() if (scaler := self.accelerator.scaler) else None,
         }
-        write_state(self.output, state)
 
-    def _load_state(self, path: Path) -> None:
-        state = read_state(path, self.accelerator.device)
-        if state["digest"] != self.digest:
-            raise TrainingError(
-                f"{path} belongs to another configuration; resume with the one it had"
-            )
-        try:
-            self.network.load_state_dict(state["network"])
-            self.ema.values = state["ema"]
-            self.sums = state["sums"]
-            for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(stored)
-            if self.opponent is not None:
-                self.opponent.load_state_dict(state["opponent"])
-            if self.accelerator.scaler is not None:
-                self.accelerator.scaler.load_state_dict(state["scaler"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise TrainingError(f"{path} is no readable training state: {error}") from error
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self.ema.values = state["ema"]
         self.step, self.best = int(state["step"]), float(state["best"])
-
-    def _stop(self) -> None:
-        self.log(f"stopping after step {self.step + 1}; go on with --resume")
-        self.stopping = True
-
-
-def _progress(step: int, steps: int, means: dict[str, float], rate: float, eta: float) -> str:
-    """One line about how it goes; ``eta`` in seconds."""
-    loss, *terms = (f"{name} {value:.5f}" for name, value in means.items())
-    inside = f" ({', '.join(terms)})" if terms else ""
-    return f"step {step}/{steps}  {loss}{inside}  {rate:.1f} steps/s  ETA {eta / 60:.0f} min"
-
-
-class _Pace:
-    """Steps per second since the last time it was asked."""
-
-    def __init__(self, step: int) -> None:
-        self.step, self.time = step, time.monotonic()
-
-    def rate(self, step: int) -> float:
-        now = time.monotonic()
-        rate = (step - self.step) / (now - self.time)
-        self.step, self.time = step, now
-        return rate
+        self.means.load_state_dict(state, self.step % self.config.run.log_every)
+        for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(stored)
+        if self.opponent is not None:
+            self.opponent.load_state_dict(state["opponent"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])

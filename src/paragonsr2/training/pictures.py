@@ -1,4 +1,4 @@
-"""Training pictures: found, checked all at once, and kept in memory, in the cache or as files."""
+"""Training pictures: found, all checked first, and kept in memory, in the cache or as files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Kind = Literal["unreadable", "too small", "size mismatch", "duplicate", "without
 
 
 class _Rejected(Exception):
-    """A picture that is left out."""
+    """A picture cannot be used."""
 
     def __init__(self, kind: Kind, detail: str) -> None:
         super().__init__(detail)
@@ -51,7 +51,7 @@ class Problem:
 class Source:
     """A file to train on, with its low-resolution partner if it has one.
 
-    ``shrink`` is how many times smaller than the file the picture is.
+    ``shrink`` is the factor by which the picture is reduced before use.
     """
 
     path: Path
@@ -62,14 +62,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Report:
-    """What the check of a set found.
+    """Result of checking a set of pictures.
 
     Attributes:
         found: number of files.
-        used: number of pictures that are left.
-        megapixels: of these, high resolution.
+        used: number of usable pictures.
+        megapixels: of the usable pictures, in high resolution.
         storage: where they are kept.
-        problems: why the others are not.
+        problems: why the others are left out.
     """
 
     found: int
@@ -120,7 +120,7 @@ def list_images(folder: Path) -> list[Path]:
     """All image files below ``folder``, sorted.
 
     Raises:
-        TrainingError: it is missing or holds no image.
+        TrainingError: there is none.
     """
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not files:
@@ -129,13 +129,13 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def list_sources(folder: Folder, scale: int) -> tuple[list[Source], list[Problem]]:
-    """The files of a folder, each with its partner, and those that lack one.
+    """The files of a folder, each with its partner, and those without one.
 
-    A partner has the same path below its folder but for the suffix; its name may end in the
+    A partner has the same path below its folder, apart from the suffix; its name may end in the
     scale, as in ``0001x2.png``.
 
     Raises:
-        TrainingError: a folder is missing or holds no image.
+        TrainingError: a folder holds no image.
     """
     files = list_images(folder.path)
     if folder.lr is None:
@@ -148,7 +148,7 @@ def list_sources(folder: Folder, scale: int) -> tuple[list[Source], list[Problem
         stem = _stem(path, folder.path)
         partner = partners.get(stem) or partners.get(f"{stem}x{scale}")
         if partner is None:
-            problems.append(Problem("without partner", path, f"nothing like it in {folder.lr}"))
+            problems.append(Problem("without partner", path, f"not found in {folder.lr}"))
         else:
             sources.append(Source(path, partner, folder.weight))
     return sources, problems
@@ -162,7 +162,7 @@ def decode(content: bytes, shrink: int = 1) -> Pixels8:
     """Decode with Pillow to ``(H, W, 3)`` uint8, ``shrink`` times smaller than the file.
 
     Raises:
-        ValueError: it is no picture, damaged, or of a kind that 8 bit cannot hold.
+        ValueError: it is not a picture, is damaged, or has more than 8 bits per channel.
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -179,12 +179,12 @@ def decode(content: bytes, shrink: int = 1) -> Pixels8:
 
 
 class FilePicture:
-    """A :class:`Picture` that is decoded, and shrunk where it is cut, anew for each crop.
+    """A :class:`Picture` that is decoded, and shrunk where it is cut, for each crop anew.
 
     Args:
         source: its files.
         size: height and width of the low resolution.
-        scale: between the two.
+        scale: ratio of the two resolutions.
         digest: of the content of its files.
     """
 
@@ -203,7 +203,9 @@ class FilePicture:
             hr = decode(self.source.path.read_bytes(), self.source.shrink)
             given = decode(self.source.lr.read_bytes()) if self.source.lr else None
         except (OSError, ValueError) as error:
-            raise TrainingError(f"{self.source.path} was readable before: {error}") from error
+            raise TrainingError(
+                f"{self.source.path} changed during the run and is not readable now: {error}"
+            ) from error
         scale, (rows, columns) = self.scale, self.size
         inner = hr[y * scale : (y + height) * scale, x * scale : (x + width) * scale]
         if given is not None:
@@ -216,14 +218,14 @@ class FilePicture:
 
 @dataclass(frozen=True)
 class Store:
-    """How pictures are read and kept.
+    """Reads pictures and keeps them.
 
     Attributes:
         scale: of the network.
-        storage: where decoded pictures are.
+        storage: where decoded pictures are kept.
         cache: folder of arrays on disk.
-        cache_lr: keep the shrunk pictures there although the others are in memory.
-        least: smallest side of a low-resolution picture.
+        cache_lr: keep shrunk pictures there even if the originals are in memory.
+        least: smallest allowed side of a low-resolution picture.
     """
 
     scale: int
@@ -236,7 +238,7 @@ class Store:
         """Read, check and keep one picture.
 
         Raises:
-            _Rejected: it cannot be trained on.
+            _Rejected: it cannot be used.
             OutputError: the cache cannot be written.
         """
         try:
@@ -264,7 +266,7 @@ class Store:
         return self._pair(source, np.ascontiguousarray(hr), lr, digest)
 
     def _shrunk(self, hr: Pixels8, path: Path) -> Pixels8:
-        """Low resolution from the cache, if it is to be kept there, or made."""
+        """Low resolution, from the cache where it is kept there."""
         kept = read_array(path) if self.cache_lr else None
         if kept is not None and kept.shape[0] * self.scale == hr.shape[0]:
             return np.array(kept)
@@ -290,7 +292,7 @@ class Store:
         if lr is None:
             return cropped, None
         height, width = (side // self.scale for side in hr.shape[:2])
-        # Where HR is no multiple, some tools round the sides of LR down and others up.
+        # Where HR is not a multiple, some tools round the sides of LR down and others up.
         ceil = tuple(-(-side // self.scale) for side in hr.shape[:2])
         if lr.shape[:2] not in ((height, width), ceil):
             sizes = [f"{x.shape[1]}x{x.shape[0]}" for x in (hr, lr)]
@@ -313,7 +315,7 @@ def _digest(content: bytes, partner: bytes | None, shrink: int) -> str:
 
 
 def read_array(path: Path) -> Pixels8 | None:
-    """A memory-mapped uint8 picture ``(H, W, 3)``, or None if there is no whole one."""
+    """A memory-mapped uint8 picture ``(H, W, 3)``; None if the file is missing or damaged."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -350,10 +352,10 @@ def choose_storage(sources: Sequence[Source], scale: int, limit_gb: float) -> St
 def load_pictures(
     sources: Sequence[Source], store: Store, threads: int
 ) -> tuple[list[Picture], list[Problem]]:
-    """Read, check and keep pictures in parallel; of equal contents the first is kept.
+    """Read, check and keep pictures in parallel; of identical files only the first is kept.
 
     Returns:
-        The good ones in the order of ``sources``, and why the others are left out.
+        The usable ones in the order of ``sources``, and why the others are left out.
 
     Raises:
         OutputError: the cache cannot be written.

@@ -1,4 +1,4 @@
-"""What the network will see: a contact sheet of low-resolution crops beside their originals."""
+"""A contact sheet of what the network will see: low-resolution crops beside their originals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paragonsr2.training.config import TrainConfig
 from paragonsr2.training.dataset import prepare
 
 PREVIEW_FILE = "preview.png"
-#: Crops are enlarged to about this many pixels, and sheets are at most so wide.
+#: Side of an enlarged crop, about; largest width of a sheet; gap between crops. In pixels.
 TILE, WIDTH, GAP = 256, 2100, 8
 GREY = 128
 
@@ -24,23 +24,19 @@ def write_preview(config: TrainConfig, count: int, log: Callable[[str], None]) -
     """Write ``preview.png`` into ``run.output``: the first crops of the run, LR left, HR right.
 
     Args:
-        config: of the run; nothing of it is trained.
-        count: of pairs.
+        config: of the run; nothing is trained.
+        count: number of pairs.
         log: receives one line of text now and then.
 
     Raises:
-        TrainingError: as :func:`paragonsr2.training.dataset.prepare`.
+        ParagonError: as :func:`paragonsr2.training.dataset.prepare`.
         OutputError: the file cannot be written.
     """
     # A few crops need neither all clips nor all pictures decoded at once.
     clips = min(config.degradation.cached_clips, 4 * count)
-    small = config.model_copy(
-        update={
-            "data": config.data.model_copy(update={"storage": "files"}),
-            "degradation": config.degradation.model_copy(update={"cached_clips": clips}),
-        }
-    )
-    sampler, _ = prepare(small, log)
+    data = config.data.model_copy(update={"storage": "files", "val_drawn": 0})
+    degradation = config.degradation.model_copy(update={"cached_clips": clips})
+    sampler, _ = prepare(data, degradation, config.run, config.network.scale, log=log)
     path = config.run.output / PREVIEW_FILE
     with atomic_path(path) as part:
         Image.fromarray(contact_sheet(*sampler.batch(0, range(count)))).save(part)

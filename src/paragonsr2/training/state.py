@@ -1,4 +1,4 @@
-"""The state of a run on disk: whole, for an identical continuation, or small enough to keep."""
+"""The state of a run on disk: whole, for an identical continuation, or packed small."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from paragonsr2.training.journal import TRAINING_FILE, VALIDATION_FILE
 
 STATE_FILE = "last.state"
 BEST_FILE = "best.safetensors"
-#: Files of a run's folder that go with a packed state.
+#: Files of a run's folder that a packed state includes.
 RECORDS = (BEST_FILE, TRAINING_FILE, VALIDATION_FILE)
-# What optimisers remember of each parameter.
+# What optimisers keep for each parameter.
 _MOMENTS = {"exp_avg", "exp_avg_sq", "momentum"}
 
 
@@ -27,7 +27,7 @@ def write_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write the state of a run into its folder, atomically.
 
     Raises:
-        OutputError: it cannot be written; an older state is intact.
+        OutputError: it cannot be written; the previous state is intact.
     """
     write_atomic(folder / STATE_FILE, _saved(state))
 
@@ -36,7 +36,7 @@ def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
     """Read a state.
 
     Raises:
-        TrainingError: it is damaged, or no state.
+        TrainingError: it is damaged, or is not a state.
     """
     try:
         state = torch.load(path, map_location=device, weights_only=True)
@@ -49,19 +49,19 @@ def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
         RuntimeError,
         EOFError,
     ) as error:
-        raise TrainingError(f"{path} is no readable training state: {error}") from error
+        raise TrainingError(f"{path} is not a readable training state: {error}") from error
     return cast(dict[str, Any], state)
 
 
 def pack(folder: Path, files: Sequence[str] = RECORDS) -> bytes:
-    """The state of the run in ``folder`` in one small file, with its records and best weights.
+    """Pack the run in ``folder`` into one small file: state, records and best weights.
 
-    The optimisers' moments are rounded to bfloat16, which halves them: a run that goes on from
-    here is as good as the uninterrupted one, but not the same to the bit.
+    The optimisers' moments are rounded to bfloat16, which halves them: a run that continues from
+    here is as good as the uninterrupted one, but not bit-identical.
 
     Args:
         folder: of the run.
-        files: names in it that go along; those that are not there are left out.
+        files: names of the files in it to include; missing ones are skipped.
 
     Raises:
         TrainingError: there is no readable state.
@@ -80,24 +80,24 @@ def pack(folder: Path, files: Sequence[str] = RECORDS) -> bytes:
 
 
 def unpack(packed: Path, folder: Path) -> int:
-    """Lay out in ``folder`` the run that :func:`pack` made a file of, ready to be resumed.
+    """Unpack a file of :func:`pack` into ``folder``, ready to be resumed.
 
     Returns:
-        The number of steps that it has done.
+        Number of steps the run has done.
 
     Raises:
-        TrainingError: ``packed`` is damaged, or no packed state.
+        TrainingError: ``packed`` is damaged, or is not a packed state.
         OutputError: ``folder`` cannot be written.
     """
     state = read_state(packed)
     files = cast(dict[str, Tensor] | None, state.pop("files", None))
     if files is None:
-        raise TrainingError(f"{packed} is no packed state; resume it where it lies")
+        raise TrainingError(f"{packed} is not a packed state; resume it in its own folder")
     for name, content in files.items():
         if Path(name).name != name:
-            raise TrainingError(f"{packed} would write {name} outside of {folder}")
+            raise TrainingError(f"{packed} would write {name} outside {folder}")
         write_atomic(folder / name, content.numpy().tobytes())
-    # Last, because a folder with a state is one to resume.
+    # Last: a folder with a state counts as a run to resume.
     write_state(folder, state)
     return int(state["step"])
 
