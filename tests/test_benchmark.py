@@ -407,6 +407,34 @@ def test_an_engine_file_is_timed(engine, tmp_path):
     assert "--max" in absent["reason"]
 
 
+WITHOUT_TORCH = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "onnx", "openvino"):
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Refuse())
+from paragonsr2.cli.main import app
+app(["benchmark", *sys.argv[1:]])
+"""
+
+
+def test_the_core_install_times_what_it_can(tmp_path):
+    args = ["--model", "paragonsr2_realtime_x2_fidelity", "--resolution", "32x24", "--calls", "1",
+            "--warmup", "0", "--json", "-o", str(tmp_path / "b.json")]  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *args], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout)
+    assert ("ONNX Runtime cpu", "fp32") in {(r["backend"], r["precision"]) for r in result["rows"]}
+    reasons = {one["backend"]: one["reason"] for one in result["absent"]}
+    assert "paragonsr2[torch]" in reasons["PyTorch cpu eager"]
+    assert "--model FILE.engine" in reasons["TensorRT"]
+
+
 def test_an_engine_without_its_description_is_refused(engine):
     engine.with_name("m.engine.json").unlink()
     run = CliRunner().invoke(app, ["benchmark", "--model", str(engine)])
