@@ -93,7 +93,7 @@ def build_ncnn(network: ParagonSR2) -> NcnnModel:
         path = Path(folder) / "model.pt"
         traced.save(str(path))
         shapes = [f"[1,3,{height},{width}]" for height, width in _SIZES]
-        command = [cast(str, pnnx.EXEC_PATH), path.name, f"inputshape={shapes[0]}",
+        command = [pnnx.EXEC_PATH, path.name, f"inputshape={shapes[0]}",
                    f"inputshape2={shapes[1]}", "fp16=1"]  # fmt: skip
         try:
             done = subprocess.run(

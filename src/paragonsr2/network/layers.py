@@ -188,7 +188,7 @@ class DilatedDepthwise(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Conv2d has
         """Map ``(B, C, H, W)`` to the same shape."""
         # Compiled, the rearrangements below become slow loops; traced, they stay in the graph.
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
         if traced or input.device.type != "cpu":
             return super().forward(input)
         return self._on_cpu(input)

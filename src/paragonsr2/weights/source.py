@@ -109,7 +109,9 @@ def resolve(model: str | Path, scale: int | None = None) -> ModelSource:
 
 def _alpha(kind: str, parameter: str) -> float:
     if kind == "bicubic" and parameter:
-        raise OptionError(f"bicubic takes no parameter; write bicubic in place of bicubic:{parameter}")
+        raise OptionError(
+            f"bicubic takes no parameter; write bicubic in place of bicubic:{parameter}"
+        )
     try:
         return float(parameter or 0.0)
     except ValueError:
