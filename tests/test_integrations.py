@@ -12,12 +12,16 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from benchmark.torchvision_names import torchvision_names
 from conftest import ROOT, photo_like
-from paragonsr2.errors import OptionError
+from paragonsr2.cli.main import app
+from paragonsr2.errors import ExportError, OptionError
+from paragonsr2.export.formats import export_format
 from paragonsr2.export.triton import TritonModel, write_repository
 from paragonsr2.weights.catalogue import bundled_bytes, bundled_path, entries, find
+from paragonsr2.weights.source import resolve
 
 COMFYUI = ROOT / "integrations" / "comfyui"
 
@@ -89,3 +93,30 @@ def test_triton_refuses_names_that_are_no_folder(tmp_path, name):
     with pytest.raises(OptionError, match="needs a name"):
         write_repository(tmp_path, TritonModel(name, "onnxruntime", "fp32"), b"x")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kind", "files"),
+    [
+        ("ncnn", ["paragonsr2_realtime_x4.bin", "paragonsr2_realtime_x4.param"]),
+        ("glsl", ["paragonsr2_realtime_x4.glsl"]),
+        ("wgsl", ["paragonsr2_realtime_x4.wgsl.json"]),
+        ("triton", ["config.pbtxt", "model.onnx"]),
+    ],
+)
+def test_every_format_has_its_command(tmp_path, kind, files):
+    if kind == "ncnn":
+        pytest.importorskip("pnnx", reason="PNNX is not installed")
+    flags = ["--model", "realtime", "--scale", "4", "--format", kind, "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, ["export", *flags], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    found = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert sorted(path.name for path in found) == files
+
+
+def test_a_format_that_cannot_hold_the_network_leaves_no_file(tmp_path):
+    with pytest.raises(ExportError, match="cannot become a shader"):
+        export_format(resolve("stream", 2), "glsl", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(OptionError, match="has no checkpoint"):
+        export_format(resolve("bicubic"), "glsl", tmp_path / "out")

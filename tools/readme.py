@@ -214,9 +214,26 @@ def discriminators() -> str:
 
 
 #: The tables of each page.
+def tools() -> str:
+    """What runs the bundled models beside our own command, and how near it comes."""
+    result = load("export/tools.json")
+    lines = [["tool", "version", "model", "largest difference, of 255", "ms, 320x180"]]
+    for row in result["rows"]:
+        model = f"{row['model']} x{row['scale']}"
+        if "not_run" in row:
+            lines.append([row["tool"], "", model, f"not run: {row['not_run']}", ""])
+            continue
+        difference = math.ceil(row["largest_difference"] * 255 * 1000) / 1000
+        lines.append([
+            row["tool"], row["version"], model, f"{difference:.3f}", str(row.get("ms_320x180", ""))
+        ])  # fmt: skip
+    return f"{rows(*lines)}\n\nOne thread, {machine(result)}."
+
+
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"variants": variants, "speed": speed, "peers": peers},
     "docs/quality.md": {"quality": quality, "crops": crops},
+    "docs/tools.md": {"tools": tools},
     "docs/training.md": {"memory": memory, "time": time, "loader": loader},
     "docs/decisions/0003-munet.md": {"discriminators": discriminators},
 }

@@ -1,24 +1,37 @@
-"""``paragonsr2 export``: checked, dynamic ONNX files from a checkpoint."""
+"""``paragonsr2 export``: checked, dynamic ONNX files, and the formats of other tools."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from paragonsr2.cli.options import ScaleOption
-from paragonsr2.errors import MissingExtraError
+from paragonsr2.errors import MissingExtraError, OptionError
+
+if TYPE_CHECKING:
+    from paragonsr2.export.formats import Format
 
 
 def export(
     model: Annotated[
-        Path, typer.Option("--model", "-m", help="A .safetensors or .pth checkpoint.")
+        str,
+        typer.Option(
+            "--model", "-m", help="A .safetensors or .pth checkpoint, or a bundled model."
+        ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the files and the report.")
     ],
     scale: ScaleOption = None,
+    file_format: Annotated[
+        Literal["onnx", "ncnn", "glsl", "wgsl", "triton"],
+        typer.Option(
+            "--format",
+            help="glsl: a shader for mpv; wgsl: WebGPU kernels; triton: a model repository.",
+        ),
+    ] = "onnx",
     arch: Annotated[
         str | None,
         typer.Option(help="Expected variant, such as paragonsr2_photo."),
@@ -31,12 +44,31 @@ def export(
     ] = None,
     opset: Annotated[int, typer.Option(help="ONNX opset: 18 or 20.")] = 18,
 ) -> None:
-    """Export a checkpoint to FP32 and FP16 ONNX files and check both against PyTorch."""
+    """Export a model for other programs.
+
+    ONNX comes as FP32 and FP16 files, and both are checked against PyTorch.
+    """
+    if file_format != "onnx":
+        if (arch, val_dir, upsampler_alpha, opset) != (None, None, None, 18):
+            raise OptionError("--arch, --val-dir, --upsampler-alpha and --opset are for ONNX only")
+        _export_other(model, output, scale, file_format)
+        return
     run_export(model, output, scale, arch, val_dir, upsampler_alpha, opset)
 
 
+def _export_other(model: str, output: Path, scale: int | None, kind: Format) -> None:
+    try:
+        from paragonsr2.export.formats import export_format
+        from paragonsr2.weights.source import resolve
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("exporting", "torch") from error
+
+    for path in export_format(resolve(model, scale), kind, output):
+        print(path)
+
+
 def run_export(
-    model: Path,
+    model: str | Path,
     output: Path,
     scale: int | None,
     arch: str | None,
@@ -51,11 +83,15 @@ def run_export(
     """
     try:
         from paragonsr2.export.release import release_onnx
+        from paragonsr2.weights.source import resolve
         from paragonsr2.weights.store import load_checkpoint
     except ModuleNotFoundError as error:
         raise MissingExtraError("exporting", "torch") from error
 
-    checkpoint = load_checkpoint(model, arch=arch, scale=scale, upsampler_alpha=upsampler_alpha)
+    file = resolve(model, scale).checkpoint
+    if file is None:
+        raise OptionError(f"{model} is not a checkpoint; give a .safetensors or .pth file")
+    checkpoint = load_checkpoint(file.path, arch=arch, scale=scale, upsampler_alpha=upsampler_alpha)
     released = release_onnx(checkpoint, output, val_dir=val_dir, opset=opset)
     for one in released:
         print(f"{one.precision}  {one.path}")
