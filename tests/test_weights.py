@@ -202,7 +202,7 @@ def test_a_state_from_before_alpha_was_in_it_loads(tmp_path):
 
 def test_a_contradicting_alpha_is_refused(tmp_path):
     state = build("realtime", 2, upsampler_alpha=0.3).state_dict()
-    with pytest.raises(RuntimeError, match=r"state is of upsampler_alpha 0\.3"):
+    with pytest.raises(RuntimeError, match=r"trained with upsampler_alpha 0\.3"):
         build("realtime", 2).load_state_dict(state)
     save_file(state, tmp_path / "x.safetensors", {"upsampler_alpha": "0.5"})
     with pytest.raises(WeightsError, match=r"alpha 0\.3, not 0\.5"):
@@ -215,5 +215,5 @@ def test_a_contradicting_alpha_is_refused(tmp_path):
 def test_an_alpha_that_is_none_is_refused(tmp_path, stored):
     state = build("realtime", 2).state_dict()
     save_file({**state, ALPHA_KEY: stored}, tmp_path / "x.safetensors")
-    with pytest.raises(WeightsError, match="one float from 0 to 1"):
+    with pytest.raises(WeightsError, match="single float from 0 to 1"):
         load_checkpoint(tmp_path / "x.safetensors")
