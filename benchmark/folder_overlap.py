@@ -90,6 +90,33 @@ def measure(photos: list[Path], folder: Path, upscaler: Upscaler) -> dict[str, S
     return spent
 
 
+def medians(rounds: list[dict[str, Spent]], kind: str) -> dict[str, float]:
+    """The median over the rounds of ``wall`` or ``processor`` seconds, by part."""
+    return {
+        part: round(float(np.median([getattr(one[part], kind) for one in rounds])), 4)
+        for part in rounds[0]
+    }
+
+
+def measure_format(
+    sources: Path, suffix: str, photos: int, rounds: int, upscaler: Upscaler
+) -> dict[str, object]:
+    """Measure the photos as files with this suffix: one entry of the result file."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = cut_photos(sources, folder, photos, suffix)
+        measure(files[:5], folder / "out", upscaler)  # warm-up
+        measured = [measure(files, folder / "out", upscaler) for _ in range(rounds)]
+    wall = medians(measured, "wall")
+    quickest = min(seconds for part, seconds in wall.items() if part.startswith("network"))
+    return {
+        "seconds": wall,
+        "whole_over_network": round(wall["whole"] / wall["network"], 4),
+        "whole_over_the_quickest_network": round(wall["whole"] / quickest, 4),
+        "processor_seconds": medians(measured, "processor"),
+    }
+
+
 def main() -> None:
     """Measure and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -101,25 +128,9 @@ def main() -> None:
     upscaler = Upscaler("realtime", 2, device="cpu")
     found: dict[str, dict[str, object]] = {}
     for suffix in (".jpg", ".png"):
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            photos = cut_photos(options.sources, folder, options.photos, suffix)
-            measure(photos[:5], folder / "out", upscaler)  # warm-up
-            rounds = [measure(photos, folder / "out", upscaler) for _ in range(options.rounds)]
-        wall, processor = (
-            {
-                key: round(float(np.median([getattr(one[key], kind) for one in rounds])), 4)
-                for key in rounds[0]
-            }
-            for kind in ("wall", "processor")
+        found[suffix[1:]] = measure_format(
+            options.sources, suffix, options.photos, options.rounds, upscaler
         )
-        quickest = min(seconds for key, seconds in wall.items() if key.startswith("network"))
-        found[suffix[1:]] = {
-            "seconds": wall,
-            "whole_over_network": round(wall["whole"] / wall["network"], 4),
-            "whole_over_the_quickest_network": round(wall["whole"] / quickest, 4),
-            "processor_seconds": processor,
-        }
         print(suffix, found[suffix[1:]])
     write_result(
         options.result,

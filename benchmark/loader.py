@@ -83,6 +83,25 @@ def training(config: TrainConfig, chunks: int, steps: int) -> tuple[float, float
     return fresh, reused
 
 
+def link_images(config: TrainConfig, folder: Path, count: int) -> int:
+    """Link the first ``count`` training images into ``folder``; returns how many there were."""
+    found = [image for train in config.data.train for image in list_images(train.path)]
+    folder.mkdir()
+    for image in found[:count]:
+        (folder / image.name).symlink_to(image.resolve())
+    return min(count, len(found))
+
+
+def loader_rates(path: Path, overrides: list[str], seconds: float) -> dict[str, float]:
+    """Crops per second of processor time for every row of :data:`LOADERS`."""
+    rates: dict[str, float] = {}
+    for label, changes in LOADERS.items():
+        config = load_config(path, [*overrides, *changes])
+        rates[label] = round(samples_per_second(config, seconds), 1)
+        print(f"{label}: {rates[label]} crops/s", flush=True)
+    return rates
+
+
 def main() -> None:
     """Measure and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -95,27 +114,18 @@ def main() -> None:
     path = options.config or ROOT / "configs" / "realtime_x2_fidelity.toml"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = [
-            image for train in load_config(path).data.train for image in list_images(train.path)
-        ]
-        (folder / "images").mkdir()
-        for image in found[: options.images]:
-            (folder / "images" / image.name).symlink_to(image.resolve())
-        fixed = [f"run.output={folder}/run", f"data.cache={folder}/cache", "data.cache_lr=true"]
-        fixed.append(f'data.train=["{folder}/images"]')
-        rates: dict[str, float] = {}
-        for label, changes in LOADERS.items():
-            config = load_config(path, [*fixed, *changes])
-            rates[label] = round(samples_per_second(config, options.seconds), 1)
-            print(f"{label}: {rates[label]} crops/s", flush=True)
-        config = load_config(path, fixed)
+        images = link_images(load_config(path), folder / "images", options.images)
+        overrides = [f"run.output={folder}/run", f"data.cache={folder}/cache"]
+        overrides += ["data.cache_lr=true", f'data.train=["{folder}/images"]']
+        rates = loader_rates(path, overrides, options.seconds)
+        config = load_config(path, overrides)
         fresh, reused = training(config, options.chunks, options.steps)
     print(f"with loading {fresh:.2f} steps/s, without {reused:.2f}, ratio {fresh / reused:.3f}")
     write_result(
         RESULT,
         {
             "config": path.name,
-            "images": min(options.images, len(found)),
+            "images": images,
             "patch": config.data.patch,
             "workers": config.data.workers,
             "load_average": round(os.getloadavg()[0], 1),

@@ -67,6 +67,48 @@ def watch(command: list[str], frames: int) -> tuple[list[tuple[float, int]], int
     return seen, max(rss for _, rss in seen)
 
 
+def make_source(path: Path, size: tuple[int, int], minutes: float) -> int:
+    """Write the clip; returns its number of frames."""
+    pictures = small_pictures(*size)
+
+    def frame(index: int, *_: object) -> np.ndarray:
+        return pictures[index % len(pictures)]
+
+    # irregular() averages 23.3 frames per second.
+    stamps = irregular(int(minutes * 60 * 12800 / 549.5))
+    make_clip(path, stamps, size=size, sounds=2, subtitles=True, chapters=True, pictures=frame)
+    return len(stamps)
+
+
+def worst_shifts(before: dict[int, list[float]], after: dict[int, list[float]]) -> list[float]:
+    """The largest shift of a presentation time in each stream, in seconds.
+
+    Raises:
+        SystemExit: packets are missing or were added.
+    """
+    counts = [[len(stamps) for stamps in times.values()] for times in (before, after)]
+    if counts[0] != counts[1]:
+        raise SystemExit(f"the numbers of packets differ: {counts[0]} before, {counts[1]} after")
+    return [
+        max(abs(a - b) for a, b in zip(before[index], after[index], strict=True))
+        for index in before
+    ]
+
+
+def memory_use(seen: list[tuple[float, int]], peak: int, frames: int) -> dict[str, float]:
+    """Peak and trend of the resident memory."""
+    # At first, engines and allocators fill their pools.
+    settled = np.array([row for row in seen if row[0] > 0.2 * frames])
+    slope = np.polyfit(settled[:, 0], settled[:, 1], 1)[0] * 1000 / 2**20
+    return {
+        "peak_mib": round(peak / 2**20, 1),
+        "at_20_percent_mib": round(settled[0, 1] / 2**20, 1),
+        "at_end_mib": round(settled[-1, 1] / 2**20, 1),
+        "slope_mib_per_1000_frames": round(float(slope), 4),
+        "samples": len(settled),
+    }
+
+
 def main() -> None:
     """Make the clip, upscale it, compare and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -76,46 +118,22 @@ def main() -> None:
     parser.add_argument("--result", type=Path, default=RESULT)
     options = parser.parse_args()
     width, height = options.size
-    pictures = small_pictures(width, height)
-    # irregular() averages 23.3 frames per second.
-    stamps = irregular(int(options.minutes * 60 * 12800 / 549.5))
-
-    def frame(index: int, *_: object) -> np.ndarray:
-        return pictures[index % len(pictures)]
-
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "soak.mkv", Path(folder) / "soak_x2.mkv"
-        make_clip(
-            source, stamps, size=(width, height), sounds=2, subtitles=True, chapters=True,
-            pictures=frame,
-        )  # fmt: skip
+        frames = make_source(source, (width, height), options.minutes)
         command = [
             sys.executable, "-m", "paragonsr2", "upscale", str(source), "-o", str(target),
             "--model", options.model, "--preset", "veryfast", "--events",
         ]  # fmt: skip
-        seen, peak = watch(command, len(stamps))
+        seen, peak = watch(command, frames)
         before, after = times(source), times(target)
-    if [len(s) for s in before.values()] != [len(s) for s in after.values()]:
-        raise SystemExit(f"the numbers of packets differ: {before.keys()} {after.keys()}")
-    shift = {
-        index: max(abs(a - b) for a, b in zip(before[index], after[index], strict=True))
-        for index in before
-    }
-    # At first, engines and allocators fill their pools.
-    settled = np.array([row for row in seen if row[0] > 0.2 * len(stamps)])
-    slope = np.polyfit(settled[:, 0], settled[:, 1], 1)[0] * 1000 / 2**20
+    shifts = worst_shifts(before, after)
     result = {
-        "clip": {"size": [width, height], "frames": len(stamps), "minutes": options.minutes},
+        "clip": {"size": [width, height], "frames": frames, "minutes": options.minutes},
         "model": options.model,
         "packets_by_stream": [len(stamps) for stamps in after.values()],
-        "worst_shift_ms_by_stream": [round(1e3 * value, 4) for value in shift.values()],
-        "memory": {
-            "peak_mib": round(peak / 2**20, 1),
-            "at_20_percent_mib": round(settled[0, 1] / 2**20, 1),
-            "at_end_mib": round(settled[-1, 1] / 2**20, 1),
-            "slope_mib_per_1000_frames": round(float(slope), 4),
-            "samples": len(settled),
-        },
+        "worst_shift_ms_by_stream": [round(1e3 * value, 4) for value in shifts],
+        "memory": memory_use(seen, peak, frames),
     }
     print(json.dumps(result, indent=1))
     write_result(options.result, result)
