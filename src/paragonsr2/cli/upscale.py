@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -17,7 +18,7 @@ from paragonsr2.cli.options import (
     ScaleOption,
 )
 from paragonsr2.cli.report import JobReport
-from paragonsr2.cli.streams import standard_streams
+from paragonsr2.cli.streams import Files, standard_streams
 from paragonsr2.clips.codecs import DEFAULT_QUALITY as VIDEO_QUALITY
 from paragonsr2.clips.codecs import CodecName
 from paragonsr2.errors import UsageError
@@ -25,8 +26,10 @@ from paragonsr2.images.names import DEFAULT_QUALITY as IMAGE_QUALITY
 from paragonsr2.images.names import ImageFormatName
 
 if TYPE_CHECKING:
-    from paragonsr2.upscale.task import Task
-    from paragonsr2.upscale.upscaler import TileOption
+    from paragonsr2.upscale.task import Outcome, Task
+    from paragonsr2.upscale.upscaler import TileOption, Upscaler
+    from paragonsr2.upscale.video import VideoOptions
+    from paragonsr2.weights.metadata import BackendName, Precision
 
 _IMAGES, _VIDEO = "Images", "Video"
 
@@ -146,36 +149,13 @@ def upscale(
     Outputs that are newer than their input are skipped, so that the same command, given again,
     continues an interrupted job.
     """
-    from paragonsr2.upscale.job import run_tasks
-    from paragonsr2.upscale.naming import plan_tasks, prepare_output
-    from paragonsr2.upscale.temporal import Steadier
-    from paragonsr2.upscale.upscaler import Upscaler
-    from paragonsr2.upscale.video import SEGMENT_FRAMES, VideoOptions
-
-    max_pixels = int(max_megapixels * 1e6)
-    video = VideoOptions(
-        codec=None if codec == "keep" else codec,
-        quality=video_quality,
-        preset=preset,
-        segment=SEGMENT_FRAMES if segment is None else segment,
-        temporal=temporal,
-        max_pixels=max_pixels,
-    )
+    engine = _Engine(model, scale, backend, device, precision, _tile(tile))
+    images = _Images(image_format, quality)
+    videos = _Videos(codec, video_quality, preset, segment, temporal)
+    outputs = _Outputs(suffix, overwrite, int(max_megapixels * 1e6))
     with standard_streams(inputs, output, exclusive=as_json or as_events) as files:
-        upscaler = Upscaler(
-            model,
-            scale,
-            backend=backend,
-            device=device,
-            precision=precision,
-            tile=_tile(tile),
-        )
-        if temporal == "on":
-            Steadier(upscaler.scale)  # fails now rather than at the first clip
-        tasks = plan_tasks(files.inputs, files.output, upscaler.scale, image_format, suffix)
-        _check_qualities(tasks, quality, video_quality)
-        files.check(tasks)
-        prepare_output(files.output)
+        upscaler = engine.open(videos)
+        tasks = _plan(files, upscaler.scale, images, videos, outputs)
         report = JobReport(
             upscaler,
             len(tasks),
@@ -184,25 +164,116 @@ def upscale(
             quiet=files.to_stdout,
             shown=files.shown,
         )
-        with (
-            report,
-            closing(
-                run_tasks(
-                    tasks,
-                    upscaler,
-                    overwrite=overwrite,
-                    max_pixels=max_pixels,
-                    quality=quality,
-                    video=video,
-                    progress=report.progress,
-                )
-            ) as outcomes,
-        ):
+        with report, closing(_run(tasks, upscaler, images, videos, outputs, report)) as outcomes:
             for outcome in outcomes:
                 report.add(outcome)
         files.deliver(tasks)
     if report.failed:
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """The network and how it runs."""
+
+    model: str
+    scale: int | None
+    backend: BackendName
+    device: str
+    precision: Precision
+    tile: TileOption
+
+    def open(self, videos: _Videos) -> Upscaler:
+        """Load the network; what is missing for videos is reported now, not at the first clip."""
+        from paragonsr2.upscale.temporal import Steadier
+        from paragonsr2.upscale.upscaler import Upscaler
+
+        upscaler = Upscaler(
+            self.model,
+            self.scale,
+            backend=self.backend,
+            device=self.device,
+            precision=self.precision,
+            tile=self.tile,
+        )
+        if videos.temporal == "on":
+            Steadier(upscaler.scale)
+        return upscaler
+
+
+@dataclass(frozen=True)
+class _Images:
+    """How images are written."""
+
+    image_format: str
+    quality: int | None
+
+
+@dataclass(frozen=True)
+class _Videos:
+    """How videos are written."""
+
+    codec: str
+    quality: int | None
+    preset: str | None
+    segment: int | None
+    temporal: Literal["auto", "on", "off"]
+
+    def options(self, max_pixels: int) -> VideoOptions:
+        """The same, with names and defaults of the library."""
+        from paragonsr2.upscale.video import SEGMENT_FRAMES, VideoOptions
+
+        return VideoOptions(
+            codec=None if self.codec == "keep" else self.codec,
+            quality=self.quality,
+            preset=self.preset,
+            segment=SEGMENT_FRAMES if self.segment is None else self.segment,
+            temporal=self.temporal,
+            max_pixels=max_pixels,
+        )
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """How outputs are named, and what is replaced or refused."""
+
+    suffix: str | None
+    overwrite: bool
+    max_pixels: int
+
+
+def _plan(
+    files: Files, scale: int, images: _Images, videos: _Videos, outputs: _Outputs
+) -> list[Task]:
+    """Find the inputs, name the outputs and refuse contradictions before any work is done."""
+    from paragonsr2.upscale.naming import plan_tasks, prepare_output
+
+    tasks = plan_tasks(files.inputs, files.output, scale, images.image_format, outputs.suffix)
+    _check_qualities(tasks, images.quality, videos.quality)
+    files.check(tasks)
+    prepare_output(files.output)
+    return tasks
+
+
+def _run(
+    tasks: Sequence[Task],
+    upscaler: Upscaler,
+    images: _Images,
+    videos: _Videos,
+    outputs: _Outputs,
+    report: JobReport,
+) -> Generator[Outcome]:
+    from paragonsr2.upscale.job import run_tasks
+
+    yield from run_tasks(
+        tasks,
+        upscaler,
+        overwrite=outputs.overwrite,
+        max_pixels=outputs.max_pixels,
+        quality=images.quality,
+        video=videos.options(outputs.max_pixels),
+        progress=report.progress,
+    )
 
 
 def _tile(text: str) -> TileOption:
