@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import errno
 import io
+from typing import get_args
 
 import av
 import numpy as np
 import pytest
 import pyvips
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageDraw, ImageOps
 
 from conftest import photo_like
-from paragonsr2.cli.upscale import FormatChoice
 from paragonsr2.errors import ImageError, ImageTooLargeError
 from paragonsr2.images import png
 from paragonsr2.images.formats import WRITABLE
 from paragonsr2.images.header import Header, Picture
+from paragonsr2.images.names import ImageFormatName
 from paragonsr2.images.reading import ImageReader, read_picture
 from paragonsr2.images.writing import write_picture, write_strips
 from paragonsr2.upscale import upscaler as upscaler_module
@@ -555,7 +556,7 @@ def test_a_file_is_what_it_is_whatever_it_is_called(tmp_path, enlarge):
 
 
 def test_every_written_format_is_named_in_the_command():
-    assert set(WRITABLE) <= {choice.value for choice in FormatChoice}
+    assert set(WRITABLE) <= set(get_args(ImageFormatName))
 
 
 @pytest.mark.parametrize("isa_l", [True, False])
@@ -574,6 +575,39 @@ def test_a_png_is_read_by_others_as_it_was_written(tmp_path, monkeypatch, isa_l,
     assert read.xres == pytest.approx(3.0, rel=1e-4)
     with Image.open(path) as opened:
         opened.verify()
+
+
+def flat_pictures():
+    """What programs show: nothing, a window, text on paper, in grey and in colour, with alpha."""
+    paper = np.full((480, 640, 3), (250, 248, 240), np.uint8)
+    yield paper
+    window = Image.fromarray(paper)
+    pen = ImageDraw.Draw(window)
+    pen.rectangle((60, 40, 500, 400), fill=(255, 255, 255), outline=(90, 90, 90))
+    for y in range(60, 380, 12):
+        pen.text((70, y), "Lorem ipsum dolor sit amet, consectetur adipiscing elit", fill=(9, 9, 9))
+    yield np.asarray(window)
+    yield np.asarray(window.convert("L"))[..., None]
+    yield np.asarray(window.convert("RGBA"))
+
+
+@pytest.mark.parametrize("pixels", list(flat_pictures()), ids=lambda p: f"{p.shape[2]}x{p.dtype}")
+@pytest.mark.parametrize("model", ["magic", "realtime"])
+def test_a_flat_png_is_as_small_as_by_a_thorough_encoder(tmp_path, pixels, model):
+    write_picture(tmp_path / "in.png", Picture(pixels))
+    outcome = run_task(Task(tmp_path / "in.png", tmp_path / "out.png"), Upscaler(model, 2))
+    assert outcome.status == "done", outcome.message
+    image = pyvips.Image.new_from_file(str(tmp_path / "out.png"))
+    thorough = image.pngsave_buffer(compression=6, filter="all", keep="none")
+    assert (tmp_path / "out.png").stat().st_size <= 1.15 * len(thorough)
+
+
+def test_the_png_of_a_photo_is_the_same_from_strips_and_in_one_piece(tmp_path, data):
+    photo = read_picture(sorted((data / "val").glob("*.png"))[0]).pixels[:200, :300]
+    header = Header(300, 200, 3, photo.dtype)
+    write_strips(tmp_path / "s.png", header, (photo[y : y + 50] for y in range(0, 200, 50)))
+    write_strips(tmp_path / "w.png", header, [photo])
+    assert (tmp_path / "s.png").read_bytes() == (tmp_path / "w.png").read_bytes()
 
 
 def test_a_file_that_takes_no_more_says_so():

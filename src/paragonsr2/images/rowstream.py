@@ -29,6 +29,7 @@ class RowStream:
         dtype: of a sample.
 
     Attributes:
+        in_memory: all rows came at once, so that the image can be read again.
         error: the exception that the strips raised; libvips only sees the end of the stream.
     """
 
@@ -36,6 +37,7 @@ class RowStream:
         self.width, self.height, self.channels = width, height, channels
         self.pixel_bytes = channels * dtype.itemsize
         self.error: BaseException | None = None
+        self.in_memory = False
         self._source: Any = None
 
     def image(self, strips: Iterable[Pixels], vips_format: str) -> Any:
@@ -48,6 +50,7 @@ class RowStream:
         pending = iter(strips)
         first = next(pending)
         if first.shape[0] == self.height:
+            self.in_memory = True
             pixels = np.ascontiguousarray(first)
             return pyvips.Image.new_from_memory(
                 pixels.data, self.width, self.height, self.channels, vips_format

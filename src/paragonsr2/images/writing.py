@@ -1,4 +1,4 @@
-"""Image files out through libvips, in strips of whole rows, with what they carry."""
+"""Writing image files through libvips, in strips of whole rows, with their metadata."""
 
 from __future__ import annotations
 
@@ -103,7 +103,11 @@ def write_strips(
     try:
         with atomic_path(path) as part:
             image = _with_metadata(stream.image(strips, _FORMAT[header.dtype.name]), header)
-            _save(image, name, part, quality, header)
+            if name == "png":
+                with part.open("wb") as file:
+                    save_png(image, file, in_memory=stream.in_memory)
+            else:
+                _save(image, name, part, quality, header)
     except pyvips.Error as error:
         if stream.error is not None:
             raise stream.error from None
@@ -120,7 +124,7 @@ def _write_moving_png(path: Path, header: Header, strips: Iterable[Pixels]) -> N
                 _FORMAT[header.dtype.name],
             )  # fmt: skip
             page = io.BytesIO()
-            save_png(_with_metadata(image, still), page)
+            save_png(_with_metadata(image, still), page, in_memory=True)
             yield page.getvalue()
 
     try:
@@ -164,10 +168,6 @@ def _save(image: Any, name: str, part: Path, quality: int, header: Header) -> No
         image = image.flatten(background=full_scale(header.dtype))
     if image.format == "ushort" and not WRITABLE[name].deep:
         image = image.colourspace("srgb" if image.bands > 2 else "b-w")
-    if name == "png":
-        with part.open("wb") as file:
-            save_png(image, file)
-        return
     count = image.width * image.height
     lossless = quality == 100
     savers: dict[str, tuple[str, dict[str, Any]]] = {
