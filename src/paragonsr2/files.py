@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a full disk or a kill never leaves half of one."""
+"""Atomic writes: a crash, a full disk or a killed process never leaves half a file."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Animated PNG, of which libvips knows the first frame alone: the chunks around its frames.
+"""Animated PNG: reading and writing the chunks around the frames.
 
-The frames themselves are PNG, which libvips decodes and encodes one by one.
+libvips reads only the first frame of an animated PNG, and Pillow reduces 16-bit colour to 8 bits.
+Here libvips decodes and encodes each frame as a PNG of its own.
 
 Source: W3C, "Portable Network Graphics (PNG) Specification (Third Edition)", 5.3, 11.3.6 and 12.
 """
@@ -49,7 +50,7 @@ class _Frame:
 
 
 def count_frames(path: Path) -> int:
-    """How many frames a file claims; 1 if it is no animated PNG."""
+    """The number of frames that a file claims; 1 if it is not an animated PNG."""
     with path.open("rb") as file:
         if file.read(8) != _SIGNATURE:
             return 1

@@ -1,4 +1,4 @@
-"""What has to be known of an EXIF block to keep it with another picture than it was made for."""
+"""Editing an EXIF block so that it fits the enlarged picture."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def is_kept(field: str) -> bool:
 
 
 def without_pixel_facts(exif: bytes) -> bytes:
-    """An EXIF block that says nothing of resolution and orientation, and holds no thumbnail.
+    """Remove resolution, orientation and thumbnail from an EXIF block.
 
-    libvips writes what is missing from the image itself, and keeps what it finds.
+    libvips fills in missing tags from the image, and keeps those that it finds.
 
     The block is a TIFF file: a header that points to the first directory, which is a count,
     entries of 12 bytes, and where the next directory is: that of the thumbnail. Bytes that

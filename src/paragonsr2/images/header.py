@@ -1,4 +1,4 @@
-"""What an image file says of its picture, and the decoded picture itself."""
+"""The header of an image file, and the decoded picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paragonsr2.arrays.pixels import Pixels
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of an image before its pixels.
+    """What is known about an image before its pixels are decoded.
 
     Attributes:
         width, height: of one page, upright.
@@ -26,7 +26,7 @@ class Header:
         delays: milliseconds that each page is shown; empty where there are none.
         loop: how often an animation is played, 0 for ever.
         opaque: there is alpha, and it is full everywhere.
-        notes: what is left behind, for people.
+        notes: messages about what is left out.
     """
 
     width: int
@@ -54,7 +54,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image and what its file carried.
+    """A decoded image with its metadata.
 
     Attributes:
         pixels: ``(H, W, C)`` uint8, uint16 or float32, upright; C = 1 grey, 2 grey and alpha,

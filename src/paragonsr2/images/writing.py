@@ -38,13 +38,13 @@ def write_picture(path: Path, picture: Picture, *, quality: int = 95) -> None:
 
 
 def check_writable(path: Path, header: Header) -> tuple[str, ...]:
-    """Ask before the work whether ``path`` can hold such a picture.
+    """Check, before any work is done, that the format of ``path`` can hold such a picture.
 
     Returns:
-        What its format cannot keep, for people.
+        Messages about what the format cannot keep.
 
     Raises:
-        OutputError: it cannot hold the picture at all.
+        OutputError: the format cannot hold the picture at all.
     """
     form = WRITABLE[format_of(path)]
     side = max(header.width, header.height)
