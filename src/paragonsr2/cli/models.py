@@ -46,7 +46,8 @@ def models(
 def _quality(entry: Entry) -> str:
     from paragonsr2.measure.quality import decibel
 
-    return ", ".join(f"{name} {decibel(row['psnr_y'])} dB" for name, row in entry.quality.items())
+    sets = (f"{name} {decibel(row['psnr_y'])}" for name, row in entry.quality.items())
+    return f"PSNR-Y in dB: {', '.join(sets)}"
 
 
 def _details(entry: Entry) -> Sequence[str]:
