@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,9 +18,12 @@ import pyvips
 from clips import make_clip, regular
 from conftest import photo_like
 from paragonsr2.cli.progress import Events, ProgressLine
+from paragonsr2.clips.codecs import CODECS, CodecName
 from paragonsr2.errors import BackendError, ImageError, UsageError
 from paragonsr2.files import atomic_path, is_temporary
+from paragonsr2.images.formats import WRITABLE
 from paragonsr2.images.header import Picture
+from paragonsr2.images.names import ImageFormatName
 from paragonsr2.images.reading import read_picture
 from paragonsr2.images.writing import write_picture
 from paragonsr2.upscale import pictures
@@ -273,3 +277,8 @@ def test_quality_and_the_format_flag_reach_the_encoder(tmp_path):
     assert low.stat().st_size < high.stat().st_size / 2
     assert pyvips.Image.new_from_file(str(low)).width == 96
     assert np.isfinite(read_picture(high).pixels).all()
+
+
+def test_names_that_the_command_accepts_are_those_of_the_tables():
+    assert set(WRITABLE) <= set(get_args(ImageFormatName))
+    assert get_args(CodecName) == tuple(CODECS)

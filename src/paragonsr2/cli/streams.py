@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -95,27 +94,13 @@ def standard_streams(
         yield Files(inputs, f"{folder / 'result'}{os.sep}" if writes else output, writes, folder)
 
 
-# How files of each format begin.
-_SIGNATURES = (
-    (rb"\x89PNG", ".png"),
-    (rb"\xff\xd8\xff", ".jpg"),
-    (rb"RIFF....WEBP", ".webp"),
-    (rb"II[*+]\0|MM\0[*+]", ".tif"),
-    (rb"....ftypavi[fs]", ".avif"),
-    (rb"....ftyp(hei|hev|mif1|msf1)", ".heic"),
-    (rb"GIF8", ".gif"),
-    (rb"\xff\x0a|\0\0\0\x0cJXL ", ".jxl"),
-)
-
-
 def _save_stdin(folder: Path) -> Path:
     """Save standard input as a file whose suffix fits its content."""
+    from paragonsr2.images.formats import SIGNATURE_BYTES, recognise
+
     plain = folder / "stdin"
     with plain.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
     with plain.open("rb") as file:
-        head = file.read(16)
-    for signature, suffix in _SIGNATURES:
-        if re.match(signature, head, re.DOTALL):
-            return plain.rename(plain.with_suffix(suffix))
-    return plain
+        form = recognise(file.read(SIGNATURE_BYTES))
+    return plain.rename(plain.with_suffix(form.suffixes[0])) if form else plain

@@ -32,8 +32,8 @@ from paragonsr2.upscale.upscaler import Upscaler
 #: Strips of a large picture that may wait between reading, computing and writing.
 _STRIPS_AHEAD = 2
 
-#: Most pictures that are worked on at the same time, and the memory that computing them may take.
-_MOST_WORKERS = 8
+#: Most small pictures that are computed side by side, and the memory that this may take.
+_MOST_LANES = 8
 _SMALL_PICTURES_MEMORY = 1 << 31
 
 
@@ -61,14 +61,16 @@ def enlarge_pictures(
     """Enlarge pictures, several at the same time.
 
     Each worker thread reads, enlarges and writes one picture. Small pictures are computed side by
-    side, each on its share of the cores. A large picture gets all cores for itself, and its strips
-    are read and written while others are computed.
+    side, each on its share of the cores; there is one worker more than shares, because one of them
+    usually reads or writes. A large picture gets all cores for itself, and its strips are read and
+    written while others are computed.
 
     Yields:
         The outcomes in the order of the tasks, each as soon as it is known.
     """
-    number = max(2, min(cores(), _MOST_WORKERS)) if len(tasks) > 1 else 1
-    work = _Work(upscaler, options, progress, workers=number)
+    lanes = min(cores(), _MOST_LANES) if len(tasks) > 1 else 1
+    number = lanes + 1 if len(tasks) > 1 else 1
+    work = _Work(upscaler, options, progress, lanes=lanes)
     waiting: deque[Future[Outcome]] = deque()
     with ThreadPoolExecutor(number) as pool:
         try:
@@ -95,7 +97,7 @@ class _Work:
         upscaler: enlarges the pictures.
         options: how they are read and written.
         progress: called after each tile, by one thread at a time.
-        workers: number of threads.
+        lanes: small pictures that are computed side by side.
     """
 
     def __init__(
@@ -104,16 +106,16 @@ class _Work:
         options: PictureOptions,
         progress: Progress | None,
         *,
-        workers: int,
+        lanes: int,
     ) -> None:
         self.upscaler, self.options = upscaler, options
-        self._progress, self._workers = progress, workers
+        self._progress, self._lanes = progress, lanes
         self._cancelled = threading.Event()
         self._reporting, self._all_cores, self._dividing = (threading.Lock() for _ in range(3))
         self._divided: Upscaler | None = None
-        self._is_divided = workers == 1
+        self._is_divided = lanes == 1
         memory = min(_SMALL_PICTURES_MEMORY, available_memory() // 4)
-        self._small = memory // workers // upscaler.backend.bytes_per_pixel
+        self._small = memory // lanes // upscaler.backend.bytes_per_pixel
 
     def cancel(self) -> None:
         """Stop every picture after the tile it is at."""
@@ -166,7 +168,7 @@ class _Work:
             return None
         with self._dividing:
             if not self._is_divided:
-                self._divided = self.upscaler.divided(self._workers)
+                self._divided = self.upscaler.divided(self._lanes)
                 self._is_divided = True
         return self._divided
 
