@@ -152,7 +152,7 @@ def test_a_finished_run_leaves_a_report(config_path, tmp_path):  # noqa: F811
     assert 6 in dots[2:]
     visible, folded = page.split("<details>")
     assert "{" not in visible.partition("</style>")[2]
-    assert '"seed": 0' in folded
+    assert "&quot;seed&quot;: 0" in folded
     assert "discriminator" in page
     assert "http" not in page
     assert records(tmp_path / "run", "step") == [2, 4, 6, 8, 10, 12]

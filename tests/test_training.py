@@ -420,7 +420,10 @@ def test_drawn_pictures_are_scored_beside_the_photographs(config_path, tmp_path)
     Trainer(load_config(config_path, ["data.val_drawn=2"]), log=lines.append).run()
     Trainer(load_config(config_path, [f"run.output={tmp_path}/without"]), log=lines.append).run()
     with_them, without = (
-        [json.loads(line) for line in (tmp_path / name / "validation.jsonl").open()]
+        [
+            json.loads(line)
+            for line in (tmp_path / name / "validation.jsonl").read_text().splitlines()
+        ]
         for name in ("run", "without")
     )
     assert [{**one, **other} for one, other in zip(with_them, without, strict=True)] == with_them

@@ -128,7 +128,7 @@ def test_a_run_starts_from_a_yaml(tmp_path):
     command = [sys.executable, "-m", "paragonsr2", "train", str(path), "run.device=cpu"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert "ignored, for want of a counterpart" in result.stderr
+    assert "ignored, no counterpart here" in result.stderr
     assert (tmp_path / "runs" / "2x_stream" / "last.safetensors").exists()
 
 

@@ -2,19 +2,19 @@
 
     python tools/training_queue.py training_state/queue.toml
 
-Takes the first run that is not finished, resumes it or starts it, and goes on with the next.
-Each run is trained by a clone of this repository at one commit, so that moving code here does not
-disturb it. Ctrl-C and SIGTERM stop the run after its step; a small copy of its state then lies
-beside the queue, from where the next machine goes on. A queue looks like this:
+Starts or resumes the first run that is not finished, then continues with the next. Each run is
+trained by a clone of this repository at one commit, so that changes here do not affect it. Ctrl-C
+and SIGTERM stop the run after its current step and leave a small copy of its state beside the
+queue, from which another machine can continue. A queue looks like this:
 
     [[run]]
     config = "configs/stream_x2.toml"
-    commit = "0123abc"                   # the code that trains it; none takes the newest
+    commit = "0123abc"                   # the code that trains it; default: the newest
     overrides = ["run.threads=1"]
 
-One queue trains one run at a time. On a machine with cores to spare, ``--only NAME`` beside it
-trains that run alone, whatever its place; NAME is the last part of the run's output folder.
-Take a run out of the queue when its weights are released, and remove its copy.
+A queue trains one run at a time. On a machine with cores to spare, a second command with
+``--only NAME`` trains just that run, whatever its place; NAME is the last part of the run's output
+folder. When the weights of a run are released, remove it from the queue and delete its copy.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from paragonsr2.training.config_file import load_config
 from paragonsr2.training.state import RECORDS, STATE_FILE, pack, read_state, unpack
 
 ROOT = Path(__file__).parent.parent
-#: Largest copy of a state, bytes.
+#: Largest allowed copy of a state, in bytes.
 LIMIT = 16 * 2**20
-#: Name of the file in a run's folder that holds the commit of the code that trains it.
+#: File in a run's folder with the commit of the code that trains it.
 COMMIT_FILE = "commit.txt"
 
 
@@ -49,8 +49,8 @@ class Run:
     """One entry of a queue.
 
     Attributes:
-        config: path of the configuration, from the root of the repository.
-        commit: of the code that trains it; None takes the newest when it starts.
+        config: path of the configuration, relative to the root of the repository.
+        commit: of the code that trains it; None is the newest when the run starts.
         overrides: of the configuration.
     """
 
@@ -63,7 +63,7 @@ def read_queue(path: Path) -> list[Run]:
     """Read a queue.
 
     Raises:
-        ConfigError: it is not readable, or has keys that a queue has not.
+        ConfigError: it is unreadable or has an unknown key.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -72,9 +72,11 @@ def read_queue(path: Path) -> list[Run]:
             for entry in table.pop("run", [])
         ]
     except (OSError, tomllib.TOMLDecodeError, TypeError) as error:
-        raise ConfigError(f"{path} is no queue of runs: {error}") from error
+        raise ConfigError(f"{path} is not a queue of runs: {error}") from error
     if table or not runs:
-        raise ConfigError(f"{path}: give [[run]] tables of config, commit and overrides, no other")
+        raise ConfigError(
+            f"{path}: a queue has only [[run]] tables with config, commit and overrides"
+        )
     return runs
 
 
@@ -82,9 +84,9 @@ class Queue:
     """The runs of a queue file on this machine.
 
     Args:
-        path: the file; copies of states lie beside it.
-        root: of the repository; runs and their data are found from here.
-        only: name of the one run to train; None trains all, in their order.
+        path: the file; copies of states are written beside it.
+        root: of the repository; paths of runs and data are relative to it.
+        only: name of the one run to train; None trains all in order.
     """
 
     def __init__(self, path: Path, root: Path = ROOT, only: str | None = None) -> None:
@@ -99,7 +101,7 @@ class Queue:
             Whether every run is finished.
 
         Raises:
-            ParagonError: a run cannot be started, or has failed; no run has the name ``only``.
+            ParagonError: a run cannot be started or has failed, or no run has the name ``only``.
         """
         names: list[str] = []
         for run in read_queue(self.path):
@@ -111,10 +113,11 @@ class Queue:
             copy = self.path.parent / f"{output.name}.state"
             if not (output / STATE_FILE).exists() and copy.exists():
                 print(
-                    f"{output.name}: on from step {unpack(copy, output)}, from {copy}", flush=True
+                    f"{output.name}: resuming at step {unpack(copy, output)} from {copy}",
+                    flush=True,
                 )
             code = self._clone(run, output)
-            # What the clone has counts, not what the file may have become since.
+            # The clone's file counts: the one here may have changed since.
             steps = load_config(code / run.config, run.overrides).schedule.steps
             if _steps(output) < steps:
                 if self.stopping:
@@ -129,7 +132,7 @@ class Queue:
         return True
 
     def stop(self) -> None:
-        """Let the run that is training stop after its step."""
+        """Stop the current run after its step."""
         self.stopping = True
         if self._process is not None:
             self._process.terminate()
@@ -148,21 +151,21 @@ class Queue:
         ticker = threading.Thread(target=_tick, args=(name, last, ended), daemon=True)
         ticker.start()
         assert self._process.stderr is not None
-        with self._process.stderr as told:
-            for line in told:
+        with self._process.stderr as lines:
+            for line in lines:
                 last[0] = line.rstrip()
                 if "validation" in line or not line.startswith("step "):
                     print(f"{name}: {last[0]}", flush=True)
         ended.set()
         status = self._process.wait()
         self._process = None
-        # Told to stop before its first step, it just ends.
+        # A run that is stopped before its first step ends by the signal.
         if status and not (self.stopping and status == -signal.SIGTERM):
             raise ParagonError(f"{name} failed with exit code {status}; its last state is intact")
         print(f"{name}: at step {_steps(output)}", flush=True)
 
     def _clone(self, run: Run, output: Path) -> Path:
-        """The clone that trains a run, made where it is not there yet."""
+        """The clone that trains a run; it is made if it does not exist."""
         kept = output / COMMIT_FILE
         commit = kept.read_text(encoding="utf-8").strip() if kept.exists() else run.commit
         commit = self._git("rev-parse", commit or "HEAD")
@@ -188,8 +191,8 @@ class Queue:
         content = pack(output, (*RECORDS, COMMIT_FILE))
         if len(content) > LIMIT:
             raise ParagonError(
-                f"the copy of {output.name} would have {len(content) / 2**20:.1f} MiB, more than "
-                f"{LIMIT // 2**20}; the run itself is whole in {output}"
+                f"the copy of {output.name} would have {len(content) / 2**20:.1f} MiB, over "
+                f"the limit of {LIMIT // 2**20}; the run itself is safe in {output}"
             )
         write_atomic(copy, content)
 
@@ -205,10 +208,10 @@ def _tick(name: str, last: Sequence[str], ended: threading.Event) -> None:
 
 
 def main() -> int:
-    """Train a queue; 0 when it is finished or was stopped, 1 when a run failed."""
+    """Train a queue; return 0 if it finished or was stopped, 1 if a run failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("queue", type=Path)
-    parser.add_argument("--only", metavar="NAME", help="train this run and no other")
+    parser.add_argument("--only", metavar="NAME", help="train only this run")
     options = parser.parse_args()
     queue = Queue(options.queue, only=options.only)
 

@@ -1,4 +1,4 @@
-"""The game between generator and discriminator: losses, penalties, and the opponent itself."""
+"""Adversarial training: losses, gradient penalty, and the discriminator with its optimiser."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from paragonsr2.variants import Variant
 
 
 def generator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
-    """What the generator pays.
+    """The generator's adversarial loss.
 
     Args:
         kind: ``nonsaturating``, ``hinge`` or ``relativistic``.
         real: logits of the originals, any shape.
-        fake: logits of the generated pictures, pairwise of the same places.
+        fake: logits of the generated pictures, at the same positions.
 
     Returns:
         A scalar.
@@ -42,7 +42,7 @@ def generator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def discriminator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
-    """What the discriminator pays; takes what :func:`generator_loss` does."""
+    """The discriminator's loss; the arguments are those of :func:`generator_loss`."""
     match kind:
         case "hinge":
             return F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean()
@@ -53,25 +53,25 @@ def discriminator_loss(kind: str, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def gradient_penalty(judge: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
-    """Mean over pixels of the squared gradient of all logits by the picture.
+    """Mean squared gradient of the logits with respect to the picture, per pixel.
 
-    Zero-centred: R1 on originals, R2 on generated pictures. Per pixel, so that its size does
-    not depend on the size of the crops.
+    Zero-centred: R1 on originals, R2 on generated pictures. The mean per pixel does not depend on
+    the size of the crops.
 
     Source: Mescheder et al., "Which training methods for GANs do actually converge?", 2018.
     """
     pictures = pictures.detach().requires_grad_()
-    # Only the plain form of attention has a second derivative.
+    # Only the unfused form of attention has a second derivative.
     with sdpa_kernel(SDPBackend.MATH), torch.autocast(pictures.device.type, enabled=False):
         (gradient,) = torch.autograd.grad(judge(pictures).sum(), pictures, create_graph=True)
     return gradient.square().sum(dim=1).mean()
 
 
 class Opponent:
-    """The discriminator with its optimiser: judges for the generator, and learns.
+    """The discriminator with its optimiser: judges the generator's output, and learns.
 
-    It is not wrapped for several processes: a penalty needs several passes before one backward
-    pass, which such wrappers do not allow. :meth:`learn` averages the gradients itself.
+    It is not wrapped for several processes, because a penalty needs several forward passes before
+    one backward pass, which the wrapper does not allow. :meth:`learn` averages the gradients.
 
     Args:
         network: the discriminator.
@@ -91,15 +91,15 @@ class Opponent:
         self.accelerator, self.config = accelerator, config
 
     def judge(self, real: Tensor, fake: Tensor, *, features: bool) -> tuple[Tensor, Tensor | None]:
-        """What the generator pays for ``fake``; the discriminator gets no gradient.
+        """The generator's loss for ``fake``; the discriminator gets no gradient.
 
         Args:
             real: originals, ``(B, 3, H, W)``.
-            fake: generated pictures of the same places.
-            features: also compare what the discriminator sees inside.
+            fake: generated pictures of the same crops.
+            features: also compare the discriminator's features.
 
         Returns:
-            The adversarial loss, and the feature matching loss where asked.
+            The adversarial loss, and the feature matching loss if ``features`` is set.
         """
         self.network.requires_grad_(False)
         try:
@@ -114,15 +114,15 @@ class Opponent:
         return loss, matching
 
     def learn(self, batches: Sequence[tuple[Tensor, Tensor]], step: int, clip: float) -> Tensor:
-        """One update from ``(real, fake)`` parts of a batch.
+        """Update the discriminator once, from the ``(real, fake)`` parts of a batch.
 
         Args:
             batches: parts of equal size.
-            step: of the run; decides whether gradients are penalised.
+            step: of the run; decides whether this step has a gradient penalty.
             clip: largest norm of the gradient.
 
         Returns:
-            The loss, a scalar without a graph.
+            The loss, a detached scalar.
         """
         total = torch.zeros((), device=batches[0][0].device)
         for real, fake in batches:
@@ -140,11 +140,11 @@ class Opponent:
         return total
 
     def _loss(self, real: Tensor, fake: Tensor, step: int) -> Tensor:
-        # One pass for both, so that they share the estimate of each spectral norm.
+        # One pass for both, so that they share each estimated spectral norm.
         on_real, on_fake = self.network(torch.cat([real, fake])).float().chunk(2)
         loss = discriminator_loss(self.config.kind, on_real, on_fake)
         if step % self.config.penalty_every == 0:
-            # A penalty counts for the steps it is left out of.
+            # A penalty also stands for the steps without one.
             share = 0.5 * self.config.penalty_every
             if self.config.r1:
                 loss = loss + share * self.config.r1 * gradient_penalty(self.network, real)
@@ -153,7 +153,7 @@ class Opponent:
         return loss
 
     def set_rate(self, lr: float) -> None:
-        """Learn at this rate from now on."""
+        """Set the learning rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
@@ -162,13 +162,13 @@ class Opponent:
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Continue from :meth:`state_dict`."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
 def reduced(accelerator: Accelerator, value: Tensor, how: Literal["mean", "sum"]) -> Tensor:
-    """``value`` over all processes; accelerate's own signature allows nested containers."""
+    """``value`` reduced over all processes, with the type that accelerate leaves open."""
     return cast(Tensor, accelerator.reduce(value, how))
 
 

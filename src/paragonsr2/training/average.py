@@ -1,4 +1,4 @@
-"""The moving average of the weights, which is what is validated and released."""
+"""The moving average of the weights, which is validated and released."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Ema:
 
     @torch.no_grad()
     def update(self, network: ParagonSR2, step: int) -> None:
-        """Move towards ``network``; early steps move faster, so the start is forgotten."""
+        """Move towards ``network``; early steps weigh more, so that the start fades fast."""
         decay = min(self.decay, (step + 1) / (step + 10))
         for average, live in zip(self.values, network.parameters(), strict=True):
             average.lerp_(live, 1.0 - decay)
 
     @contextmanager
     def applied(self, network: ParagonSR2) -> Generator[ParagonSR2]:
-        """``network`` with the averaged parameters, in evaluation mode, for a while."""
+        """Lend ``network`` the averaged parameters, in evaluation mode, inside a ``with`` block."""
         with torch.no_grad():
             live = [p.detach().clone() for p in network.parameters()]
             for parameter, value in zip(network.parameters(), self.values, strict=True):

@@ -1,4 +1,4 @@
-"""Clips of :mod:`paragonsr2.training.video_degradation`, encoded once, and crops of them."""
+"""Crops of clips of :mod:`paragonsr2.training.video_degradation`, encoded once and cached."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from paragonsr2.training.video_degradation import (
     plan_clip,
 )
 
-#: Part of the name of cached clips; to be raised when clips come out different.
+#: Part of the name of cached clips; raise it when a change makes clips come out different.
 CLIP_VERSION = 1
 
 
 class ClipSampler:
-    """Crops of cached clips; which clip, and where in it, is the row's random numbers' choice.
+    """Crops of cached clips; each row's random numbers choose the clip and the place in it.
 
     Args:
-        pictures: of the plans.
-        plans: what each clip is.
-        clips: the kept frame of each, ``(height, width, 3)`` uint8.
+        pictures: the originals.
+        plans: of the clips.
+        clips: the kept frame of each clip, ``(height, width, 3)`` uint8.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ClipSampler:
         rngs: Sequence[np.random.Generator],
         shared: np.random.Generator,  # noqa: ARG002 - clips share nothing
     ) -> list[tuple[Pixels8, Pixels8]]:
-        """LR ``(side, side, 3)`` and HR of clips, whatever the places."""
+        """LR ``(side, side, 3)`` and HR of clips; only the size of the places counts."""
         return [self._crop(place.side, rng) for place, rng in zip(places, rngs, strict=True)]
 
     def _crop(self, side: int, rng: np.random.Generator) -> tuple[Pixels8, Pixels8]:
@@ -60,10 +60,10 @@ class ClipSampler:
 
 
 class ClipCache:
-    """Encoded clips on disk, found again by what they were made from.
+    """Encoded clips on disk, identified by everything that they were made from.
 
     Args:
-        folder: of all that is cached.
+        folder: the cache.
         pictures: to make clips of; those with a given LR, or too small, are left out.
         settings: of the encoders.
         scale: of the pictures.
@@ -106,7 +106,7 @@ class ClipCache:
         self.folder = folder / "clips" / hashlib.sha256(identity.encode()).hexdigest()[:20]
 
     def build(self, indices: Sequence[int], threads: int, log: Callable[[str], None]) -> None:
-        """Encode those of ``indices`` that are not there yet, in parallel.
+        """Encode those of ``indices`` that are missing, in parallel.
 
         Raises:
             TrainingError: a codec failed.
@@ -132,7 +132,7 @@ class ClipCache:
         for index in range(count):
             clip = self._read(index)
             if clip is None:
-                raise TrainingError(f"clip {index} has gone from {self.folder}; start again")
+                raise TrainingError(f"clip {index} is missing from {self.folder}; restart the run")
             clips.append(clip)
         return ClipSampler(self.pictures, [self._plan(index) for index in range(count)], clips)
 
@@ -147,7 +147,7 @@ class ClipCache:
         save_array(self._path(index), make_clip(plan, self.pictures[plan.picture]))
 
     def _read(self, index: int) -> Pixels8 | None:
-        """The clip, if there is a whole one of the planned size."""
+        """The clip; None if it is missing, damaged or not of the planned size."""
         clip, plan = read_array(self._path(index)), self._plan(index)
         fits = clip is not None and clip.shape == (plan.height, plan.width, 3)
         return clip if fits else None

@@ -1,4 +1,4 @@
-"""Training crops: a batch is a pure function of seed and step."""
+"""Training crops: each batch is a pure function of seed and step."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from paragonsr2.arrays.pixels import Pixels8
 
 
 class Picture(Protocol):
-    """What crops are cut from."""
+    """A picture that crops are cut from."""
 
     @property
     def name(self) -> str:
-        """Of the file."""
+        """Name of the file."""
         ...
 
     @property
@@ -28,17 +28,17 @@ class Picture(Protocol):
 
     @property
     def weight(self) -> float:
-        """How often one pixel of it is drawn, relative to other pictures."""
+        """How often a pixel of it is sampled, relative to other pictures."""
         ...
 
     @property
     def given(self) -> bool:
-        """The low resolution came as a file, so it is not degraded any further."""
+        """Whether the low resolution came as a file; then it is not degraded further."""
         ...
 
     @property
     def digest(self) -> str:
-        """Of the content of the file or files."""
+        """Hash of the content of its file or files."""
         ...
 
     def crop(self, y: int, x: int, height: int, width: int) -> tuple[Pixels8, Pixels8]:
@@ -83,7 +83,7 @@ class Place:
     side: int
 
 
-#: Rows of a batch that are degraded together.
+#: Number of rows of a batch that are degraded together.
 GROUP = 8
 
 
@@ -99,25 +99,25 @@ class Degradation(Protocol):
         """LR ``(side, side, 3)`` and HR of each place.
 
         Args:
-            places: of one group, all of one side; another place may be taken instead.
-            rngs: one for each place; with ``shared`` they decide everything.
-            shared: the same for every row of the group, whichever of them are asked for.
+            places: of one group, all of one size; a degradation may use other places instead.
+            rngs: one per place; with ``shared`` they decide everything.
+            shared: the same for all rows of the group, whichever of them are requested.
         """
         ...
 
 
 class CropSampler:
-    """Random crops, flipped and turned; pictures are drawn by their area times their weight.
+    """Random crops, flipped and rotated; pictures are sampled by area times weight.
 
-    There is no sampler state to save: crop ``row`` of step ``step`` depends only on the seed
-    and these two numbers, so a resumed run and a run on several processes see the same crops.
+    There is no sampler state to save: crop ``row`` of step ``step`` depends only on the seed and
+    these two numbers, so that resumed runs and runs on several processes see the same crops.
 
     Args:
         pictures: all at least ``patch`` on each low-resolution side.
         scale: of the pictures.
-        patch: side of a low-resolution crop, where a batch asks for no other.
+        patch: side of a low-resolution crop, unless a batch asks for another.
         seed: of the run.
-        degradation: makes the low resolution; without it the pairs' own is taken.
+        degradation: makes the low resolution; None takes that of the pictures.
         clean: probability that a crop is not degraded.
     """
 
@@ -140,7 +140,7 @@ class CropSampler:
         Args:
             step: of the run.
             rows: of the batch.
-            patch: side of a low-resolution crop; none takes the sampler's.
+            patch: side of a low-resolution crop; None takes the sampler's.
 
         Returns:
             LR ``(B, patch, patch, 3)`` and HR ``(B, patch * scale, patch * scale, 3)``, uint8.
@@ -192,18 +192,18 @@ class CropSampler:
 
 
 def generator(seed: int, purpose: int, row: int, step: int) -> np.random.Generator:
-    """Random numbers of their own for each purpose, row and step of a run."""
+    """An independent random generator for each purpose, row and step of a run."""
     return np.random.Generator(np.random.Philox(key=seed, counter=[0, purpose, row, step]))
 
 
 def shares(pictures: Sequence[Picture]) -> npt.NDArray[np.float64]:
-    """How often each picture is drawn: by area times weight; ``(N,)`` of sum 1."""
+    """Probability of each picture, by area times weight: ``(N,)`` of sum 1."""
     area = np.array([p.weight * p.size[0] * p.size[1] for p in pictures], dtype=np.float64)
     return area / area.sum()
 
 
 def _turned(crop: Pixels8, code: int) -> Pixels8:
-    """One of the eight flips and quarter turns of a square."""
+    """One of the eight flips and rotations of a square; ``code`` is 0..7."""
     if code & 1:
         crop = crop[::-1]
     if code & 2:

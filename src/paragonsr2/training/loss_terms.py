@@ -1,4 +1,4 @@
-"""The single losses of the generator; :mod:`paragonsr2.training.losses` weighs and adds them."""
+"""The generator's loss terms; :mod:`paragonsr2.training.losses` weights and adds them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from paragonsr2.training.config import PixelTerm
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """``x`` in float32, or in float64 where it is that already."""
+    """``x`` in float32; float64 stays as it is."""
     return x if x.dtype is torch.float64 else x.float()
 
 
 class PairLoss(nn.Module, ABC):
-    """A distance of two batches of pictures, computed in at least float32."""
+    """A distance between two batches of pictures, computed in float32 or float64."""
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Distance of ``(B, 3, H, W)`` pictures in 0..1, a scalar that is 0 for equal ones."""
+        """Distance between ``(B, 3, H, W)`` pictures in 0..1: a scalar, 0 if they are equal."""
         with torch.autocast(sr.device.type, enabled=False):
             return self.distance(at_least_float32(sr), at_least_float32(hr))
 
@@ -33,19 +33,19 @@ class PairLoss(nn.Module, ABC):
 
 
 class PixelLoss(PairLoss):
-    """Mean distance per pixel, a share of it taken on luma.
+    """Mean distance per pixel, on RGB and partly on luma.
 
-    Luma is what PSNR-Y and the eye weigh most; training photographs with half-resolution
-    chroma say little about chroma detail.
+    Luma matters most to PSNR-Y and to the eye, and photographs with half-resolution chroma teach
+    little about chroma detail.
 
-    ``psnr`` is the logarithm of each crop's squared error, so that a crop counts the same however
-    much detail it has; squared error itself, and less so L1, are ruled by the hardest crops.
+    ``psnr`` is the logarithm of each crop's squared error, so that all crops count alike, however
+    detailed they are; the hardest crops dominate squared error and, to a lesser degree, L1.
 
     Args:
         config: kind of distance and share of luma.
     """
 
-    #: Squared error below which a crop is good enough for ``psnr``, that of 50 dB.
+    #: Squared error (50 dB) below which ``psnr`` asks little more of a crop.
     GOOD = 1e-5
 
     weights: Tensor
@@ -55,14 +55,14 @@ class PixelLoss(PairLoss):
         self.kind = config.kind
         self.share = config.luma
         weights = torch.tensor(LUMA_WEIGHTS).view(1, 3, 1, 1)
-        # Normalised so that a grey error weighs the same on luma as on RGB.
+        # Normalised so that a grey error counts the same on luma as on RGB.
         self.register_buffer("weights", weights / weights.sum(), persistent=False)
 
     def _mean(self, error: Tensor) -> Tensor:
         if self.kind == "l1":
             return error.abs().mean()
         if self.kind == "charbonnier":
-            # Less its value at zero, so that equal pictures have no distance.
+            # Minus its value at zero, so that equal pictures have distance 0.
             return (error.square() + 1e-6).sqrt().mean() - 1e-3
         if self.kind == "psnr":
             of_crops = error.square().flatten(1).mean(dim=1)
@@ -79,10 +79,10 @@ class PixelLoss(PairLoss):
 
 
 class MsSsimLoss(PairLoss):
-    """One less the multi-scale structural similarity of the three channels.
+    """1 minus the multi-scale structural similarity of the three channels.
 
-    Crops of less than 176 pixels have no room for all five scales: 96 take four, 48 three, and
-    the weights of those that are left are brought to a sum of 1.
+    Crops below 176 pixels have no room for all five scales: crops of 96 use four, crops of 48
+    three; the weights of the remaining scales are normalised to sum 1.
 
     Source: Wang, Simoncelli, Bovik, "Multiscale structural similarity", 2003.
     """
@@ -119,14 +119,14 @@ class MsSsimLoss(PairLoss):
             luminance, structure = self._similarity(sr, hr)
             last = scale == scales - 1
             similarity = (luminance * structure if last else structure).mean(dim=(2, 3))
-            # A negative number, of pictures that oppose each other, has no root.
+            # Opposite pictures give a negative number, which has no root.
             product = product * similarity.clamp_min(1e-6) ** (weight / sum(weights))
             if not last:
                 sr, hr = F.avg_pool2d(sr, 2), F.avg_pool2d(hr, 2)
         return 1.0 - product.mean()
 
     def _similarity(self, sr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
-        """Of luminance, and of contrast and structure, wherever the window fits."""
+        """Similarity of luminance, and of contrast and structure, wherever the window fits."""
         mean_sr, mean_hr = self._blur(sr), self._blur(hr)
         product, squares = mean_sr * mean_hr, mean_sr.square() + mean_hr.square()
         covariance = self._blur(sr * hr) - product
@@ -141,9 +141,9 @@ class MsSsimLoss(PairLoss):
 
 
 class FrequencyLoss(PairLoss):
-    """L1 of the logarithm of the spectra's magnitudes; where the detail lies does not count.
+    """L1 of the log-magnitudes of the spectra; the position of detail does not count.
 
-    Magnitudes below :attr:`FLOOR`, that of white noise of the same deviation, count as none.
+    Magnitudes below :attr:`FLOOR`, those of white noise of that deviation, count as zero.
     """
 
     FLOOR = 0.01
@@ -158,7 +158,7 @@ class FrequencyLoss(PairLoss):
 
 
 class GradientLoss(PairLoss):
-    """L1 of the differences between neighbours, across and down."""
+    """L1 of the differences between neighbouring pixels, in both directions."""
 
     def distance(self, sr: Tensor, hr: Tensor) -> Tensor:
         """See the class."""
@@ -167,18 +167,18 @@ class GradientLoss(PairLoss):
 
 
 class ArtefactLoss(nn.Module):
-    """L1 where the picture looks like an artefact: locally discriminative learning.
+    """L1 where an artefact is likely: locally discriminative learning.
 
     Source: Liang, Zeng, Zhang, "Details or Artifacts", CVPR 2022.
     """
 
     def forward(self, sr: Tensor, hr: Tensor, sr_ema: Tensor) -> Tensor:
-        """L1 of ``sr`` to ``hr``, weighed by :func:`artefact_map`, a scalar.
+        """L1 between ``sr`` and ``hr``, weighted by :func:`artefact_map`; a scalar.
 
         Args:
             sr: ``(B, 3, H, W)``, nominally 0..1.
-            hr: the truth.
-            sr_ema: what the averaged generator makes of the same input; gets no gradient.
+            hr: the original.
+            sr_ema: the averaged generator's output for the same input; gets no gradient.
         """
         with torch.autocast(sr.device.type, enabled=False):
             sr, hr, sr_ema = (at_least_float32(x) for x in (sr, hr, sr_ema))
@@ -187,18 +187,18 @@ class ArtefactLoss(nn.Module):
 
 @torch.no_grad()
 def artefact_map(sr: Tensor, hr: Tensor, sr_ema: Tensor, window: int = 7) -> Tensor:
-    """How much each pixel looks like an artefact.
+    """How likely each pixel is an artefact.
 
-    An artefact's error varies from pixel to pixel where the error of missing detail is even, so
-    the local variance of the error tells them apart; the picture's own variance sets how much
-    it matters at all. Where the averaged generator, which is stabler, is further off than the
-    live one, the live one is going the right way, and the map is zero.
+    The error of an artefact varies from pixel to pixel, while the error of missing detail is
+    even, so the local variance of the error tells them apart; the variance of the whole picture's
+    error scales the map. Where the averaged generator, which is more stable, has a larger error
+    than the live one, the live one is improving, and the map is zero.
 
     Args:
         sr: ``(B, 3, H, W)`` in 0..1, in float32 or float64.
-        hr: the truth.
+        hr: the original.
         sr_ema: the averaged generator's output.
-        window: side of the neighbourhood whose variance is taken, odd.
+        window: side of the neighbourhood for the local variance, odd.
 
     Returns:
         ``(B, 1, H, W)``, 0 and up.
@@ -216,18 +216,18 @@ def artefact_map(sr: Tensor, hr: Tensor, sr_ema: Tensor, window: int = 7) -> Ten
 def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """Mean L1 between a discriminator's features of real and of generated pictures.
 
-    Every feature map is divided by the root mean square of the real one, so that no layer
-    outweighs another by the size of its numbers. The real side is a target: it gets no gradient.
+    Each feature map is divided by the root mean square of the real one, so that the layers count
+    alike whatever their magnitudes. The real side is a target and gets no gradient.
 
     Args:
-        real: features of HR, each ``(B, C, H, W)``, deepest or shallowest first.
+        real: features of HR, each ``(B, C, H, W)``.
         fake: features of SR, in the same order and shapes.
 
     Returns:
         A scalar, 0 for equal features.
 
     Raises:
-        TrainingError: no features, or not the same number of maps on both sides.
+        TrainingError: there are no features, or the two sides have different numbers of them.
     """
     if not real or len(real) != len(fake):
         raise TrainingError(f"cannot match {len(fake)} feature maps with {len(real)}")

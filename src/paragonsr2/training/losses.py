@@ -1,4 +1,4 @@
-"""The generator's loss: the terms of a configuration, each with its weight over time."""
+"""The generator's loss: the configured terms, each with its weight over time."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ PAIR_TERMS: dict[str, Callable[[Any], nn.Module]] = {
 
 @dataclass(frozen=True)
 class LossReport:
-    """What one step's loss is made of.
+    """The loss of one step.
 
     Attributes:
         total: weighted sum, a scalar with its graph.
-        terms: each term by name, unweighted and without a graph; those of weight 0 are left out.
+        terms: each term by name, unweighted and detached; terms of weight 0 are left out.
     """
 
     total: Tensor
@@ -46,17 +46,17 @@ class LossReport:
 class GeneratorLosses(nn.Module):
     """The weighted sum of the configured terms.
 
-    ``features`` and ``adversarial`` need the discriminator: they are the loop's to compute, and
+    ``features`` and ``adversarial`` need the discriminator: the training loop computes them, and
     only their :meth:`weight_at` is known here.
 
     Args:
-        config: which terms, and their weights and schedules.
+        config: the section ``[loss]``: terms, weights and schedules.
         device: where to compute.
-        log: told which weights of other people's networks are used or fetched.
+        log: receives which pretrained weights are used or downloaded.
 
     Raises:
-        MissingExtraError: a term of pyiqa is asked for, and pyiqa is not installed.
-        TrainingError: its weights are not there and may not, or cannot, be fetched.
+        MissingExtraError: a term needs pyiqa, which is not installed.
+        TrainingError: its weights are missing and may not, or cannot, be downloaded.
     """
 
     def __init__(
@@ -78,28 +78,28 @@ class GeneratorLosses(nn.Module):
 
     @property
     def needs_ema(self) -> bool:
-        """Whether :meth:`forward` wants the averaged generator's output, from some step on."""
+        """Whether :meth:`forward` needs the averaged generator's output at some step."""
         return self.artefact is not None
 
     def weight_at(self, term: str, step: int) -> float:
-        """Weight of ``term``, a key of ``[loss]``, at ``step`` (the first is 0); 0 when off."""
+        """Weight of ``term``, a key of ``[loss]``, at ``step`` (from 0); 0 if it is off."""
         config = self.config.term(term)
         return 0.0 if config is None else weight_at(config, step)
 
     def forward(
         self, step: int, sr: Tensor, hr: Tensor, *, sr_ema: Tensor | None = None
     ) -> LossReport:
-        """Compare what the generator made with the truth.
+        """Compare the generator's output with the original.
 
         Args:
             step: of the run, from 0; terms of weight 0 are not computed.
-            sr: ``(B, 3, H, W)``, nominally 0..1.
-            hr: the truth, the same shape.
-            sr_ema: the averaged generator's output, where :attr:`needs_ema` and the weight of
-                ``artefact`` is not 0.
+            sr: output ``(B, 3, H, W)``, nominally 0..1.
+            hr: original, the same shape.
+            sr_ema: the averaged generator's output; needed where the weight of ``artefact`` is
+                not 0.
 
         Raises:
-            TrainingError: ``sr_ema`` is needed and not given.
+            TrainingError: ``sr_ema`` is needed but missing.
         """
         total = torch.zeros((), device=sr.device)
         values: dict[str, Tensor] = {}
@@ -116,7 +116,7 @@ class GeneratorLosses(nn.Module):
 
 
 def weight_at(term: LossTerm, step: int) -> float:
-    """Weight at ``step``: 0 before ``start``, linear to ``weight`` in ``ramp``, 0 from ``end``."""
+    """Weight at ``step``: 0 before ``start``, rising over ``ramp`` steps, 0 from ``end`` on."""
     since = step - term.start
     if since < 0 or (term.end is not None and step >= term.end):
         return 0.0

@@ -1,4 +1,4 @@
-"""The optimisers that a run may take: Adam, or Muon for the kernels and Adam for the rest."""
+"""The optimisers of a run: Adam, or Muon for the kernels and Adam for the rest."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from paragonsr2.training.config import ScheduleConfig
 
-#: Newton-Schulz steps, and the coefficients of each.
+#: Number of Newton-Schulz steps, and the coefficients of a step.
 NS_STEPS = 5
 NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-#: Root mean square of an update over the learning rate, about what Adam's updates have.
+#: Root mean square of an update divided by the learning rate: about that of Adam.
 UPDATE_RMS = 0.2
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """The nearest matrix with equal singular values, roughly: they end in 0.7..1.2.
+    """Approximately the nearest matrix with singular values of 1: they end up in 0.7..1.2.
 
     Args:
         matrix: ``(M, N)``, not zero.
@@ -36,16 +36,16 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for convolution kernels, each taken for the matrix ``(outputs, inputs * taps)``.
+    """Muon for convolution kernels, each treated as a matrix ``(outputs, inputs * taps)``.
 
-    Unlike PyTorch's own, which takes matrices only, it computes in float32: on a CPU without
-    instructions for bfloat16 that is ten times as fast. Updates have Adam's size, so that Adam's
+    PyTorch's own Muon takes only matrices and computes in bfloat16; float32 is ten times as fast
+    on a CPU without bfloat16 instructions. Updates are as large as Adam's, so that Adam's
     learning rates fit.
 
     Args:
-        parameters: kernels of two dimensions or more.
+        parameters: kernels with at least two dimensions.
         lr: learning rate.
-        momentum: of the gradients, Nesterov's.
+        momentum: Nesterov momentum of the gradients.
     """
 
     def __init__(self, parameters: list[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
@@ -59,7 +59,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # noqa: ARG002
-        """Update the parameters that have gradients; a closure is not called."""
+        """Update the parameters that have gradients; ``closure`` is ignored."""
         for group in self.param_groups:
             for parameter in cast(list[nn.Parameter], group["params"]):
                 if parameter.grad is None:
@@ -77,12 +77,12 @@ class Muon(torch.optim.Optimizer):
 
 
 def is_matrix(parameter: Tensor) -> bool:
-    """Whether Muon suits it: a kernel that mixes at least 16 channels into as many."""
+    """Whether Muon suits a parameter: a kernel with at least 16 inputs and 16 outputs."""
     return parameter.ndim >= 2 and min(parameter.shape[:2]) >= 16
 
 
 def build_optimizers(network: nn.Module, schedule: ScheduleConfig) -> list[torch.optim.Optimizer]:
-    """One optimiser, or two that share the parameters of ``network`` out."""
+    """One optimiser, or two that divide the parameters of ``network`` between them."""
     parameters = list(network.parameters())
     kernels = [p for p in parameters if is_matrix(p)] if schedule.optimizer == "muon" else []
     mine = {id(kernel) for kernel in kernels}

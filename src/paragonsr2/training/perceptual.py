@@ -1,4 +1,4 @@
-"""LPIPS and DISTS, through pyiqa: imported, and their weights fetched, only where asked for."""
+"""LPIPS and DISTS of pyiqa, which is imported only by runs that use them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paragonsr2.errors import MissingExtraError, TrainingError
 from paragonsr2.process import variable
 from paragonsr2.training.loss_terms import PairLoss
 
-#: Metric of pyiqa to the files it reads, below ``torch.hub.get_dir()``.
+#: Files that each metric reads, below ``torch.hub.get_dir()``.
 METRIC_WEIGHTS = {
     "lpips": ("checkpoints/alexnet-owt-7be5be79.pth", "pyiqa/LPIPS_v0.1_alex-df73285e.pth"),
     "dists": ("checkpoints/vgg16-397923af.pth", "pyiqa/DISTS_weights-f5e65c96.pth"),
@@ -27,13 +27,13 @@ class PyiqaLoss(PairLoss):
     Args:
         name: ``lpips`` or ``dists``.
         device: where to compute.
-        allow_download: whether weights that are not cached may be fetched.
-        log: told, before anything is fetched, which weights are used and where they come from.
+        allow_download: whether missing weights may be downloaded.
+        log: receives, before any download, which weights are used.
 
     Raises:
         MissingExtraError: pyiqa is not installed.
         TrainingError: pyiqa cannot be loaded, or weights are missing and may not or cannot be
-            fetched.
+            downloaded.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class PyiqaLoss(PairLoss):
         except (ImportError, RuntimeError, AttributeError) as error:
             # A torchvision of another build than torch fails in any of these ways.
             raise TrainingError(
-                f"pyiqa does not load here ({error}); mend it or remove loss.{name}"
+                f"pyiqa does not load here ({error}); fix its installation or remove loss.{name}"
             ) from error
         self._announce(name, allow_download, log)
         try:
@@ -59,7 +59,7 @@ class PyiqaLoss(PairLoss):
                 metric: nn.Module = pyiqa.create_metric(name, as_loss=True, device=device)
         except (OSError, RuntimeError) as error:
             raise TrainingError(
-                f"the weights of loss.{name} cannot be had ({error}); remove it to go without"
+                f"cannot load the weights of loss.{name} ({error}); remove it to train without it"
             ) from error
         self.metric = metric.requires_grad_(False).eval()
 
@@ -68,18 +68,18 @@ class PyiqaLoss(PairLoss):
         folder = Path(torch.hub.get_dir())
         missing = [file for file in METRIC_WEIGHTS[name] if not (folder / file).is_file()]
         if not missing:
-            log(f"loss.{name} uses weights that are cached in {folder}")
+            log(f"loss.{name} uses the weights cached in {folder}")
             return
         names = " and ".join(Path(file).name for file in missing)
         if not allow_download:
             raise TrainingError(
-                f"loss.{name} needs {names}, not cached in {folder}; set "
-                f"loss.allow_download=true to fetch them, or remove loss.{name}"
+                f"loss.{name} needs {names}, which are not in {folder}; set "
+                f"loss.allow_download=true to download them, or remove loss.{name}"
             )
-        log(f"loss.{name} fetches {names} into {folder}; remove loss.{name} to go without")
+        log(f"downloading {names} into {folder}; remove loss.{name} to go without")
 
     def train(self, mode: bool = True) -> PyiqaLoss:
-        """As any module, but the metric stays in evaluation mode: it has dropout."""
+        """Set the mode; the metric, which has dropout, stays in evaluation mode."""
         super().train(mode)
         self.metric.eval()
         return self
@@ -90,5 +90,5 @@ class PyiqaLoss(PairLoss):
 
 
 def _weights_only() -> AbstractContextManager[None]:
-    """Have ``torch.load`` read tensors only, whatever its caller asks: pyiqa would unpickle."""
+    """Restrict ``torch.load`` to tensors: pyiqa itself would unpickle anything."""
     return variable("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")

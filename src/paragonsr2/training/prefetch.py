@@ -1,4 +1,4 @@
-"""Work done ahead by threads, handed out in order."""
+"""Results computed ahead by threads and returned in order."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 def prefetch(make: Callable[[int], T], first: int, workers: int) -> Generator[T]:
-    """Yield ``make(first)``, ``make(first + 1)`` and so on; close it to end the threads.
+    """Yield ``make(first)``, ``make(first + 1)`` and so on; closing it ends the threads.
 
     Args:
-        make: called in other threads, which use one thread of PyTorch each.
+        make: called in worker threads, each with one PyTorch thread.
         first: argument of the first call.
-        workers: threads; twice as many results are made ahead at most.
+        workers: number of threads; at most twice as many results are computed ahead.
     """
     with ThreadPoolExecutor(workers, "prefetch") as pool:
         _settle(pool, workers)
@@ -36,7 +36,7 @@ def prefetch(make: Callable[[int], T], first: int, workers: int) -> Generator[T]
 
 
 def _settle(pool: ThreadPoolExecutor, workers: int) -> None:
-    """Give each worker one thread of PyTorch, and leave all others theirs."""
+    """Give each worker one PyTorch thread; other threads keep their number."""
     threads, together = torch.get_num_threads(), threading.Barrier(workers)
 
     def one_thread(_: int) -> None:
@@ -45,5 +45,5 @@ def _settle(pool: ThreadPoolExecutor, workers: int) -> None:
         together.wait()
 
     list(pool.map(one_thread, range(workers)))
-    # The number is each thread's own, but for threads to come it is the one set last.
+    # Each thread has its own number, but new threads inherit the one set last.
     torch.set_num_threads(threads)

@@ -23,7 +23,7 @@ REPORT_FILE = "report.html"
 POINTS = 400
 #: A curve with at most this many points shows each of them as a dot.
 DOTS = 60
-WIDTH, HEIGHT, MARGIN = 460, 210, 56
+WIDTH, HEIGHT, MARGIN = 460, 210, 70
 
 #: What the curves of the records are called.
 _LABELS = {

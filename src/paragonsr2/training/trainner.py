@@ -1,6 +1,6 @@
-"""Read a traiNNer-redux YAML for a paragonsr2 network as if it were our configuration.
+"""Translate a traiNNer-redux YAML for a paragonsr2 network into our configuration.
 
-What has a counterpart is translated; everything else is listed, so that nothing is lost unsaid.
+Keys with a counterpart are translated; all others are listed, so that nothing is lost silently.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SUFFIXES = {".yml", ".yaml"}
 MAX_BYTES = 1_000_000
 PREFIX = "paragonsr2_"
 
-#: Their keys that mean the same as one of ours.
+#: Their keys with the same meaning as one of ours.
 SAME = {
     "network_g.upsampler_alpha": "network.upsampler_alpha",
     "network_g.use_checkpointing": "network.checkpointing",
@@ -36,7 +36,7 @@ SAME = {
     "logger.print_freq": "run.log_every",
 }
 
-#: Their keys that say only what is always so here, if they have one of these values.
+#: Their keys that, with one of these values, describe what is always the case here.
 ALWAYS = {
     "use_channels_last": (True,),
     "fast_matmul": (False,),
@@ -60,7 +60,7 @@ ALWAYS = {
     "logger.save_checkpoint_format": ("safetensors",),
 }
 
-#: Their keys that only name things, or choose between what the other keys tell anyway.
+#: Their keys that only name things, or repeat what other keys say.
 NAMES = (
     "datasets.train.name",
     "datasets.train.type",
@@ -68,7 +68,7 @@ NAMES = (
     "datasets.val.type",
 )
 
-#: What happens here instead.
+#: What applies here instead.
 INSTEAD = {
     "num_gpu": "data.batch counts the crops of all processes",
     "datasets.train.filename_tmpl": "partners have the same names",
@@ -83,7 +83,7 @@ INSTEAD = {
     "path.resume_state": "--resume",
 }
 
-#: Type of their loss to the term and its options.
+#: Their type of loss: our term and its options.
 LOSSES: dict[str, tuple[str, Table]] = {
     "l1loss": ("pixel", {"kind": "l1"}),
     "charbonnierloss": ("pixel", {"kind": "charbonnier"}),
@@ -95,7 +95,7 @@ LOSSES: dict[str, tuple[str, Table]] = {
     "r3ganloss": ("adversarial", {"kind": "relativistic"}),
 }
 ADVERSARIAL = {"vanilla": "nonsaturating", "hinge": "hinge", "r3gan": "relativistic"}
-#: The older form: a section for each loss instead of a list.
+#: The older form: one section per loss instead of a list.
 OLDER_LOSSES = tuple(
     f"train.{name}_opt"
     for name in ("pixel", "mssim", "perceptual", "dists", "ldl", "gan", "color", "luma", "avg")
@@ -108,8 +108,8 @@ class Translation:
     """A configuration in our form.
 
     Attributes:
-        table: as TOML would give it.
-        ignored: keys without a counterpart, with what happens instead.
+        table: as parsed TOML.
+        ignored: keys without a counterpart, with what applies instead.
     """
 
     table: Table
@@ -117,36 +117,36 @@ class Translation:
 
 
 def read_options(path: Path) -> Table:
-    """Parse a YAML file; no object is constructed from it.
+    """Parse a YAML file safely: it cannot construct objects.
 
     Raises:
-        ConfigError: unreadable, larger than :data:`MAX_BYTES`, or no mapping.
+        ConfigError: it is unreadable, larger than :data:`MAX_BYTES`, or not a mapping.
     """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
-            raise ConfigError(f"{path} is no configuration: it has more than {MAX_BYTES} bytes")
+            raise ConfigError(f"{path} is not a configuration: it has more than {MAX_BYTES} bytes")
         options = yaml.safe_load(content)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} is no YAML: {reason}") from error
+        raise ConfigError(f"{path} is not valid YAML: {reason}") from error
     if not isinstance(options, dict):
-        raise ConfigError(f"{path} is no traiNNer-redux configuration: it has no keys")
+        raise ConfigError(f"{path} is not a traiNNer-redux configuration: it has no keys")
     return options
 
 
 class _Options:
-    """Nested options, asked for by dotted key; knows which were never asked for."""
+    """Nested options, read by dotted key; remembers which keys were never read."""
 
     def __init__(self, root: Table) -> None:
         self.root = root
         self.taken: set[str] = set()
 
     def take(self, key: str, default: Any = None) -> Any:
-        """The value of a key; null is as good as absent."""
+        """The value of a key; null counts as missing."""
         self.taken.add(key)
         inner: Any = self.root
         for name in key.split("."):
@@ -154,11 +154,11 @@ class _Options:
         return default if inner is None else inner
 
     def left(self) -> list[tuple[str, Any]]:
-        """Keys and values that nobody took."""
+        """Keys and values that were never read."""
         return self._leaves(self.root, "", depth=3)
 
     def _leaves(self, options: Table, prefix: str, depth: int) -> list[tuple[str, Any]]:
-        """No deeper than options go, whatever the file nests."""
+        """Down to ``depth`` levels; options are not nested more deeply."""
         found: list[tuple[str, Any]] = []
         for key, value in options.items():
             place = f"{prefix}{key}"
@@ -172,13 +172,13 @@ class _Options:
 
 
 def translate(root: Table) -> Translation:
-    """Turn the options of a traiNNer-redux run into our configuration.
+    """Translate the options of a traiNNer-redux run into our configuration.
 
     Args:
         root: the options as parsed.
 
     Raises:
-        ConfigError: the network is none of ours, or options contradict each other.
+        ConfigError: the network is not one of ours, or options contradict each other.
     """
     options, table = _Options(root), Table()
     ignored: list[str] = []
@@ -203,13 +203,13 @@ def _network(options: _Options, table: Table) -> None:
     kind = str(options.take("network_g.type", "")).lower()
     if not kind.startswith(PREFIX):
         raise ConfigError(
-            f"network_g.type {kind!r} is none of ours; take {PREFIX}realtime, {PREFIX}stream, "
+            f"network_g.type {kind!r} is not one of ours; use {PREFIX}realtime, {PREFIX}stream, "
             f"{PREFIX}photo or {PREFIX}pro"
         )
     _put(table, "network.variant", kind.removeprefix(PREFIX))
     scale, inner = options.take("scale"), options.take("network_g.scale")
     if scale is not None and inner is not None and scale != inner:
-        raise ConfigError(f"scale is {scale}, but network_g.scale {inner}; make them the same")
+        raise ConfigError(f"scale is {scale}, but network_g.scale is {inner}; make them equal")
     _put(table, "network.scale", inner if scale is None else scale)
 
 
@@ -253,7 +253,7 @@ def _data(options: _Options, table: Table, ignored: list[str]) -> None:
 
 
 def _folders(options: _Options, section: str) -> list[Any]:
-    """The folders of a data set: paths, or tables of path and lr where there are pairs."""
+    """The folders of a data set: paths, or tables with path and lr for pairs."""
     hr = _list(options.take(f"{section}.dataroot_gt"))
     lr = _list(options.take(f"{section}.dataroot_lq"))
     if not lr:
@@ -313,10 +313,10 @@ def _discriminator(options: _Options, table: Table, ignored: list[str]) -> None:
 def _run(options: _Options, table: Table) -> None:
     name = str(options.take("name", "trainner"))
     if Path(name).name != name or name == "..":
-        raise ConfigError(f"name {name!r} is to name a folder; give it no slashes")
+        raise ConfigError(f"name {name!r} must be the name of a folder, without slashes")
     _put(table, "run.output", f"runs/{name}")
     mixed = options.take("use_amp", False)
-    options.take("amp_bf16")  # auto takes bf16 where there is any
+    options.take("amp_bf16")  # auto uses bf16 where the device supports it
     _put(table, "run.precision", "auto" if mixed else "fp32")
     warmup = options.take("train.warmup_iter", -1)
     _put(table, "schedule.warmup", 0 if warmup == -1 else warmup)
@@ -335,7 +335,7 @@ def _list(value: Any) -> list[Any]:
 
 def _count(value: Any, key: str) -> int:
     if not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{key} is to be a whole number from 1, not {str(value)[:40]!r}")
+        raise ConfigError(f"{key} must be a whole number of at least 1, not {str(value)[:40]!r}")
     return value
 
 
@@ -345,5 +345,5 @@ def _described(key: str, value: Any) -> str:
 
 
 def _printable(text: str) -> str:
-    """Nothing from the file may steer a terminal."""
+    """Replace control characters, with which a file could control the terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)

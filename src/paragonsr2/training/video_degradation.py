@@ -1,9 +1,9 @@
 """Low resolution as real encoders leave it: short clips and stills.
 
-A clip is made from one photograph: a window that moves by parts of a pixel and zooms a little,
-shrunk bicubically, encoded as video, decoded. One frame of the later half, which was predicted
-from others as most frames of a video are, is kept; its window lies still on the pixel grid, so
-that the high-resolution partner is the photograph itself, not resampled.
+A clip is made from one photograph: a window that moves by fractions of a pixel and zooms a little
+is shrunk bicubically, encoded as video and decoded. One frame of the later half is kept, which
+was predicted from others as most frames of a video are. Its window lies exactly on the pixel
+grid, so that its high-resolution partner is the photograph itself, not resampled.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from paragonsr2.training.config import CodecConfig
 from paragonsr2.training.data import Pair, Picture, generator
 from paragonsr2.training.pictures import SHRINK_REACH
 
-#: Libraries refuse, or treat specially, smaller pictures.
+#: Smallest side of a clip: encoders refuse smaller pictures, or treat them specially.
 LEAST_SIDE = 64
 #: Room for motion around a validation clip, in low-resolution pixels.
 VALIDATION_EDGE = 8
@@ -33,16 +33,16 @@ VALIDATION_EDGE = 8
 
 @dataclass(frozen=True)
 class VideoCodec:
-    """How one video codec is asked for.
+    """How one video codec is used.
 
     Attributes:
         encoder: libav's name.
         decoder: libav's name.
-        speed: the option that trades time for quality.
-        speeds: values of it in common use, without the slowest.
-        options: the others. Encoders work on one thread: clips are made in parallel, and the
+        speed: name of the option that trades time for quality.
+        speeds: its common values, without the slowest.
+        options: other options. Encoders use one thread: clips are made in parallel, and the
             result does not depend on the number of cores.
-        yuv444: the encoder can keep full chroma.
+        yuv444: whether the encoder supports full chroma.
     """
 
     encoder: str
@@ -76,19 +76,19 @@ VIDEO = {
         yuv444=False,
     ),
 }
-#: Formats of Pillow, and whether it can keep full chroma in them.
+#: Formats of Pillow, and whether it supports full chroma in them.
 STILLS = {"jpeg": True, "webp": False, "avif": True}
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """One way to compress.
+    """Settings of one compression.
 
     Attributes:
         codec: key of :data:`VIDEO` or :data:`STILLS`.
         quality: constant rate factor of a video codec, quality of a still's.
         yuv444: full chroma instead of 4:2:0.
-        speed: value of the video codec's ``speed`` option.
+        speed: value of the video codec's speed option.
     """
 
     codec: str
@@ -99,15 +99,15 @@ class Encoding:
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """What to cut and how to encode it; sizes and motion in low-resolution pixels.
+    """What to cut and how to encode it, in low-resolution pixels.
 
     Attributes:
         picture: index of the picture.
-        y, x, height, width: window of the frame that is kept.
-        frames: of the clip, 1 for a still.
-        kept: index of that frame.
+        y, x, height, width: window of the kept frame.
+        frames: number of frames; 1 for a still.
+        kept: index of the kept frame.
         pan: motion of the window per frame, down and right.
-        zoom: its relative growth per frame.
+        zoom: relative growth of the window per frame.
         encoding: of the clip.
     """
 
@@ -124,11 +124,11 @@ class ClipPlan:
 
 
 def check_codecs(codecs: Sequence[str]) -> None:
-    """Say what cannot be encoded before anything is.
+    """Check that all codecs are available, before anything is encoded.
 
     Raises:
         MissingExtraError: PyAV is not installed.
-        TrainingError: its build, or Pillow's, lacks an encoder.
+        TrainingError: PyAV or Pillow was built without an encoder.
     """
     lacking = [
         f"{name} ({VIDEO[name].encoder})"
@@ -139,7 +139,7 @@ def check_codecs(codecs: Sequence[str]) -> None:
     if lacking:
         raise TrainingError(
             f"the installed PyAV and Pillow cannot encode {', '.join(lacking)}; "
-            "leave it out of degradation.codec.mix"
+            "remove it from degradation.codec.mix"
         )
 
 
@@ -173,13 +173,13 @@ def plan_clip(
     settings: CodecConfig,
     seed: int,
 ) -> ClipPlan:
-    """Decide on clip ``index``; the same for the same arguments.
+    """Plan clip ``index``; the same arguments give the same plan.
 
     Args:
         index: of the clip in its run.
-        pictures: at least :data:`LEAST_SIDE`.
-        chances: how often each is taken, ``(N,)`` of sum 1.
-        settings: ranges.
+        pictures: with sides of at least :data:`LEAST_SIDE`.
+        chances: probability of each picture, ``(N,)`` of sum 1.
+        settings: ranges to choose from.
         seed: of the run.
     """
     rng = generator(seed, 2, index, 0)
@@ -195,7 +195,7 @@ def plan_clip(
     encoding = draw_encoding(settings, rng)
     frames = int(rng.integers(*settings.frames, endpoint=True))
     kept = int(rng.integers(frames // 2, frames))
-    # Squares, because slow motion is more common than fast, and none not rare.
+    # Squared, because slow motion is more common than fast, and standstill is common.
     speed, angle = settings.pan * rng.random() ** 2, 2 * np.pi * rng.random()
     pan = (float(speed * np.sin(angle)), float(speed * np.cos(angle)))
     zoom = float(settings.zoom * rng.uniform(-1, 1) ** 3)
@@ -205,7 +205,7 @@ def plan_clip(
 
 
 def draw_encoding(settings: CodecConfig, rng: np.random.Generator) -> Encoding:
-    """A codec by its weight in ``settings.mix``, and a quality and speed for it."""
+    """Choose a codec by its weight in ``settings.mix``, and a quality and speed for it."""
     names, weights = list(settings.mix), np.array(list(settings.mix.values()))
     codec = names[int(rng.choice(len(names), p=weights / weights.sum()))]
     low, high = getattr(settings, f"{codec}_{'crf' if codec in VIDEO else 'quality'}")
@@ -237,10 +237,10 @@ def make_clip(plan: ClipPlan, picture: Picture) -> Pixels8:
 
 
 def degrade_whole(pair: Pair, settings: CodecConfig) -> Pair:
-    """A validation picture as one frame of a clip, encoded in a way that its content decides.
+    """A validation picture as one frame of a clip; the encoding follows from its content.
 
     Returns:
-        The pair without a border that is left for the motion.
+        The pair, without a border that the motion needs.
 
     Raises:
         TrainingError: the codec failed.
@@ -265,7 +265,7 @@ def degrade_whole(pair: Pair, settings: CodecConfig) -> Pair:
 
 
 def _moving(plan: ClipPlan, picture: Picture) -> list[Pixels8]:
-    """The frames of a clip, shrunk from windows at fractions of a pixel."""
+    """The frames of a clip, shrunk from windows at fractional positions."""
     (rows, columns), ahead = picture.size, max(plan.kept, plan.frames - 1 - plan.kept)
     spare = [
         int(ahead * (abs(speed) + abs(plan.zoom) * side)) + SHRINK_REACH
@@ -358,9 +358,9 @@ def _encode(
 
 
 def _conversion(av: Any) -> dict[str, Any]:
-    """How colours are converted, both ways: as the upscaler reads its clips.
+    """Options for converting colours in both directions, as the upscaler reads clips.
 
-    Without full chroma and accurate rounding libswscale darkens a picture by a whole level.
+    Without full chroma and accurate rounding, libswscale darkens a picture by a whole level.
     """
     flags = av.video.reformatter.Interpolation
     exact = flags.BICUBIC | flags.ACCURATE_RND | flags.FULL_CHR_H_INT | flags.FULL_CHR_H_INP
