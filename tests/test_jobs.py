@@ -245,7 +245,7 @@ def test_a_line_on_the_terminal_takes_nothing_from_stdout(tmp_path):
             shown += piece
     os.close(ours)
     assert b"2 files" in shown
-    assert b"numpy, tile" in shown
+    assert b"numpy CPU fp32, tile" in shown
     assert b"\x1b[3" not in shown  # no colour
 
 
