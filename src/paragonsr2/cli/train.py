@@ -116,7 +116,7 @@ def progress_facts(progress: Progress) -> str:
     """The facts of the live line: rate, time left, losses, last validation."""
     if progress.doing:
         return progress.doing
-    facts = [f"{progress.rate:.1f} steps/s"]
+    facts = [f"{progress.rate:.1f} steps/s"] if progress.rate else []
     if progress.seconds_left is not None:
         facts.append(f"{_duration(progress.seconds_left)} left")
     facts += [text for text in (progress.losses_text(), progress.validation) if text]
