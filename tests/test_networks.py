@@ -144,7 +144,7 @@ def test_padding_does_not_leak_into_attention(make_small):
 def test_a_window_goes_with_the_weights(make_small):
     row = replace(VARIANTS["photo"], groups=1, blocks=2, attending=(0,))
     state = make_small("photo", groups=1).state_dict()
-    with pytest.raises(OptionError, match="window_size 16, the network of 8"):
+    with pytest.raises(OptionError, match="window_size 16, but the network has 8"):
         ParagonSR2(row, 2, window_size=8).load_state_dict(state)
 
 
@@ -216,7 +216,7 @@ def test_wrong_options_are_refused():
         paragonsr2_realtime(2, sclae=2)
     with pytest.raises(OptionError, match="no attention"):
         paragonsr2_realtime(2, window_size=16)
-    with pytest.raises(OptionError, match="no variant"):
+    with pytest.raises(OptionError, match="unknown variant"):
         build("huge", 2)
     with pytest.raises(OptionError, match="upsampler_alpha"):
         paragonsr2_realtime(2, upsampler_alpha=1.5)

@@ -243,7 +243,7 @@ def test_pretrained_weights_are_the_start(config_path, tmp_path):
 @pytest.mark.parametrize(
     ("variant", "expansion", "message"),
     [
-        ("stream", 2, "of variant 'stream', not 'realtime'"),
+        ("stream", 2, "holds variant 'stream', not 'realtime'"),
         ("realtime", 4, r"does not fit network\.expansion 2"),
     ],
 )

@@ -198,11 +198,11 @@ def test_the_older_form_of_losses_is_read():
     ("changes", "message"),
     [
         ({"network_g__type": "compact"}, "paragonsr2_realtime"),
-        ({"network_g__scale": 4}, "network_g.scale 4"),
+        ({"network_g__scale": 4}, "network_g.scale is 4"),
         ({"datasets__train__dataroot_lq": ["one"]}, "give each its partner"),
         ({"datasets__train__gt_size": 81}, "lq_size times 2"),
         ({"datasets__train__batch_size_per_gpu": "many"}, "whole number"),
-        ({"name": "../../elsewhere"}, "no slashes"),
+        ({"name": "../../elsewhere"}, "without slashes"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(changes, message):
@@ -213,10 +213,10 @@ def test_what_cannot_be_meant_is_refused(changes, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [1", "no YAML"),
+        ("a: [1", "not valid YAML"),
         ("just words", "no keys"),
-        ("a: !!python/object/apply:os.system [echo]", "no YAML"),
-        ("[" * 1000, "no YAML"),
+        ("a: !!python/object/apply:os.system [echo]", "not valid YAML"),
+        ("[" * 1000, "not valid YAML"),
         ("x: " + "y" * 1_000_001, "bytes"),
         (FIDELITY.replace("lq_size: 40", "lq_size: small"), "data.patch"),
         (FIDELITY.replace("loss_weight: 1.0, eps", "loss_weight: heavy, eps"), "loss.pixel.weight"),

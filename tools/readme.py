@@ -217,7 +217,7 @@ def discriminators() -> str:
 def tools() -> str:
     """What runs the bundled models beside our own command, and how near it comes."""
     result = load("export/tools.json")
-    lines = [["tool", "version", "model", "largest difference, of 255", "ms, 320x180"]]
+    lines = [["tool", "version", "model", "largest difference, of 255", "processor ms, 320x180"]]
     for row in result["rows"]:
         model = f"{row['model']} x{row['scale']}"
         if "not_run" in row:

@@ -3,8 +3,9 @@
     python tools/tools_table.py --data ../shared/data     # writes results/export/tools.json
 
 Each row compares a tool with ONNX Runtime on crops of the validation pictures. A tool that is not
-installed gets a row that says so. Times are of one call in one thread; they are left out where the
-tool computes a GPU's work on the CPU, because they would say nothing about a GPU.
+installed gets a row that says so. Times are processor time of one call in one thread, so that other
+work on the machine does not count. They are left out where the tool computes a GPU's work on the
+CPU, because they would say nothing about a GPU.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from paragonsr2.weights.catalogue import Entry, bundled_bytes, bundled_path, fin
 from paragonsr2.weights.store import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
-sys.path.append(str(ROOT / "tests"))
+sys.path.append(str(ROOT))
 RESULT = ROOT / "results" / "export" / "tools.json"
 LAVAPIPE = Path("/usr/share/vulkan/icd.d/lvp_icd.x86_64.json")
 MODELS = (("realtime", 2), ("realtime", 4), ("stream", 2), ("stream", 4))
@@ -55,7 +56,8 @@ def crops(data: Path) -> list[np.ndarray]:
     found: list[np.ndarray] = []
     for path, (height, width) in zip(sorted((data / "val").glob("*.png"))[3:], sizes, strict=False):
         pixels = np.asarray(Image.open(path).convert("RGB"))[40 : 40 + height, 60 : 60 + width]
-        found.append((pixels.transpose(2, 0, 1)[None] / 255).astype(np.float32))
+        planes = pixels.transpose(2, 0, 1)[None] / 255
+        found.append(np.ascontiguousarray(planes, np.float32))
     return found
 
 
@@ -67,13 +69,13 @@ def session(entry: Entry) -> onnxruntime.InferenceSession:
 
 
 def median_ms(run: Run, x: np.ndarray) -> float:
-    """Milliseconds of a call, after a warm-up."""
+    """Processor milliseconds of a call, after a warm-up."""
     run(x)
     seconds: list[float] = []
     for _ in range(CALLS):
-        started = time.perf_counter()
+        started = time.process_time()
         run(x)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     return round(statistics.median(seconds) * 1e3, 1)
 
 
@@ -229,7 +231,7 @@ def rows(pictures: list[np.ndarray]) -> Iterator[dict[str, object]]:
             row["version"] = number
             row["largest_difference"] = max(float(np.abs(a - b).max()) for a, b in pairs)
             error = max(float(np.mean((a - b) ** 2)) for a, b in pairs)
-            row["lowest_psnr"] = round(-10 * np.log10(error), 2) if error else None
+            row["lowest_psnr"] = round(float(-10 * np.log10(error)), 2) if error else None
             if is_timed:
                 row["ms_320x180"] = median_ms(run, pictures[0])
             print(row, flush=True)
