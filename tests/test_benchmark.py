@@ -177,9 +177,9 @@ PEAK = """
 import numpy as np
 from paragonsr2.measure.memory import PeakMemory
 with PeakMemory() as peak:
-    held = np.ones(64 << 20, np.uint8)
+    held = np.ones(256 << 20, np.uint8)
     del held
-print(peak.bytes / (64 << 20))
+print(peak.bytes / (256 << 20))
 """
 
 

@@ -88,7 +88,7 @@ def test_alpha_may_be_told_where_the_file_does_not_say_it(tmp_path):
 
 def test_another_variant_or_scale_is_refused(tmp_path):
     save_checkpoint(tmp_path / "x.safetensors", build("realtime", 2), "realtime")
-    with pytest.raises(WeightsError, match="of variant 'realtime'"):
+    with pytest.raises(WeightsError, match="holds variant 'realtime'"):
         load_checkpoint(tmp_path / "x.safetensors", arch="photo")
     with pytest.raises(WeightsError, match="enlarges x2"):
         load_checkpoint(tmp_path / "x.safetensors", scale=4)
