@@ -32,7 +32,7 @@ types: $(BIN)/ready
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 unit: $(BIN)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 benchmark: $(BIN)/ready
 	$(BIN)/python benchmark/realtime_speed.py

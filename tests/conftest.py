@@ -21,7 +21,8 @@ from paragonsr2.weights.metadata import GraphPrecision
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("PARAGONSR2_DATA", ROOT.parent / "shared" / "data"))
 
-torch.set_num_threads(2)
+# Workers of pytest-xdist share the processors.
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 # In a shell's background Ctrl-C is ignored, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
