@@ -3,7 +3,7 @@
 ::
 
     ParagonError                 base; ``exit_code`` is what the command ends with
-    ├── UsageError               a flag or argument cannot be used as given (exit 2)
+    ├── UsageError               a flag or argument cannot be used (exit 2)
     │   ├── ScaleError           scale not in 2, 3, 4, 8
     │   ├── OptionError          unknown or contradictory network option
     │   ├── TileError            tile too small for the network
@@ -25,19 +25,19 @@ from __future__ import annotations
 
 
 class ParagonError(Exception):
-    """Base of all errors raised on purpose; the message says what mends it."""
+    """Base of all errors raised on purpose. The message says what fixes it."""
 
     exit_code = 1
 
 
 class UsageError(ParagonError):
-    """A flag or argument cannot be used as given."""
+    """A flag or argument cannot be used."""
 
     exit_code = 2
 
 
 class ScaleError(UsageError):
-    """The scale is not one the networks are made for."""
+    """The networks do not support this scale."""
 
 
 class OptionError(UsageError):
@@ -49,15 +49,15 @@ class TileError(UsageError):
 
 
 class ConfigError(UsageError):
-    """A training configuration is refused."""
+    """A training configuration cannot be used."""
 
 
 class InputError(ParagonError):
-    """One input cannot be read or processed; others may go on."""
+    """One input cannot be read or processed. Other inputs are not affected."""
 
 
 class ImageError(InputError):
-    """The file is no image, or a damaged one."""
+    """The file is not an image, or it is damaged."""
 
 
 class ImageTooLargeError(InputError):
@@ -65,7 +65,7 @@ class ImageTooLargeError(InputError):
 
 
 class OutputError(ParagonError):
-    """A result cannot be written; nothing was left half-written."""
+    """A result cannot be written. No incomplete file is left."""
 
 
 class InterruptedJobError(ParagonError):
@@ -96,8 +96,8 @@ class BackendError(EnvironmentProblem):
 
 
 class ExportError(EnvironmentProblem):
-    """An exported model differs from the network it came from."""
+    """An exported model differs from its network."""
 
 
 class TrainingError(EnvironmentProblem):
-    """Training cannot go on; the last checkpoint is intact."""
+    """Training cannot continue. The last checkpoint is intact."""

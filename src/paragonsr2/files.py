@@ -16,7 +16,7 @@ from paragonsr2.errors import OutputError
 
 try:
     import fcntl
-except ImportError:  # not on Windows, where leftovers stay, by their name seen to be such
+except ImportError:  # Windows has none: leftovers stay there, and their names show what they are
     fcntl = None
 
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]+)?")
@@ -24,13 +24,13 @@ _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]+)?")
 
 @contextmanager
 def atomic_path(path: Path) -> Generator[Path]:
-    """Yield a temporary path beside ``path``; on success it is synced and takes its place.
+    """Yield a temporary path beside ``path``, which replaces ``path`` on success.
 
-    The temporary name keeps the suffix, because encoders choose their format by it. What killed
-    runs left behind of the same ``path`` is removed.
+    The temporary name keeps the suffix, because encoders choose their format by it. The file is
+    synced before it is renamed. Leftovers of killed runs for the same ``path`` are removed.
 
     Raises:
-        OutputError: the folder or file cannot be written; ``path`` is as it was.
+        OutputError: the folder or file cannot be written; ``path`` stays as it was.
     """
     part = path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}.part{path.suffix}")
     lock = -1
@@ -53,7 +53,7 @@ def atomic_path(path: Path) -> Generator[Path]:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether this is the name of a file that is being written, or was when its run died."""
+    """Whether the name is that of a file being written, or left behind by a run that died."""
     return _TEMPORARY.fullmatch(path.name) is not None
 
 
@@ -64,7 +64,7 @@ def _remove_leftovers(path: Path) -> None:
         with contextlib.suppress(OSError):
             lock = os.open(found, os.O_RDWR)
             try:
-                # Whoever is still writing it holds a lock, which dies with the process.
+                # A process that still writes the file holds a lock, which ends with the process.
                 if is_temporary(found) and _try_lock(lock):
                     found.unlink()
             finally:
@@ -82,7 +82,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` entirely or not at all.
+    """Write ``content`` to ``path`` completely or not at all.
 
     Raises:
         OutputError: the file cannot be written.

@@ -1,7 +1,7 @@
-"""Interpolation kernels and the filter taps made from them; NumPy only.
+"""Interpolation kernels and their filter taps, in NumPy alone.
 
-The same taps feed the classical upsampler on arrays and the fixed base path inside the
-networks, so the two can never disagree.
+The classical upsampler on arrays and the fixed base path inside the networks use the same taps, so
+they always agree.
 """
 
 from __future__ import annotations
@@ -51,21 +51,21 @@ def magic_sharp_2021(x: Array) -> Array:
 
 
 def magic_blend(alpha: float) -> Callable[[Array], Array]:
-    """The kernel between :func:`magic` (``alpha`` 0) and :func:`magic_sharp_2021` (1).
+    """Return the linear blend of :func:`magic` (``alpha`` 0) and :func:`magic_sharp_2021` (1).
 
     Raises:
         OptionError: ``alpha`` is outside 0..1.
     """
     if not 0.0 <= alpha <= 1.0:
-        raise OptionError(f"upsampler_alpha is {alpha}; give a number from 0 to 1")
+        raise OptionError(f"upsampler_alpha is {alpha}; use a number from 0 to 1")
     return lambda x: (1.0 - alpha) * magic(x) + alpha * magic_sharp_2021(x)
 
 
 def polyphase_taps(scale: int, alpha: float) -> Array:
-    """The Magic Kernel as one short filter per output phase.
+    """Return the Magic Kernel as one short filter per output phase.
 
     Output pixel ``scale * i + p`` is centred ``(p + 0.5) / scale - 0.5`` input pixels from
-    input pixel ``i``, the alignment of PIL and libvips.
+    input pixel ``i``, which is how PIL and libvips align pixels.
 
     Args:
         scale: 2, 3, 4 or 8.
@@ -73,7 +73,7 @@ def polyphase_taps(scale: int, alpha: float) -> Array:
 
     Returns:
         ``(scale, K)`` with odd ``K``; tap ``k`` weighs input pixel ``i + k - K // 2``.
-        Every row sums to 1; outer columns that are zero in all phases are trimmed.
+        Every row sums to 1. Outer columns that are zero in all phases are removed.
 
     Raises:
         ScaleError: ``scale`` is not supported.

@@ -1,4 +1,4 @@
-"""Resizing of arrays: the ruler's bicubic and the classical Magic Kernel; NumPy only."""
+"""Resizing of arrays in NumPy alone: MATLAB's bicubic and the Magic Kernel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paragonsr2.errors import OptionError
 def _contributions(
     length: int, out_length: int, scale: float
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Input indices and weights ``(out_length, taps)`` along one axis.
+    """Return input indices and weights ``(out_length, taps)`` along one axis.
 
     When shrinking, the kernel is stretched by ``1 / scale`` (antialiasing).
     """
@@ -42,8 +42,8 @@ def _resize_rows(image: Pixels, out_length: int, scale: float) -> Pixels:
 def bicubic(image: Pixels, scale: float) -> Pixels:
     """Resize as MATLAB's ``imresize(image, scale)`` does, bit for bit for uint8.
 
-    Antialiased bicubic (a = -0.5), border index clamped, height first, then width; integer
-    images are rounded half up after *each* pass, because MATLAB stores them in between.
+    This is antialiased bicubic (a = -0.5) with clamped border indices, height first, then width.
+    Integer images are rounded half up after *each* pass, because MATLAB stores them in between.
 
     Args:
         image: ``(H, W, C)`` uint8, uint16 or float32.
@@ -56,7 +56,7 @@ def bicubic(image: Pixels, scale: float) -> Pixels:
         OptionError: ``scale`` is not positive.
     """
     if scale <= 0:
-        raise OptionError(f"cannot resize by {scale}; give a positive factor")
+        raise OptionError(f"cannot resize by {scale}; use a positive factor")
     height, width = (math.ceil(round(side * scale, 6)) for side in image.shape[:2])
     resized = _resize_rows(image, height, scale)
     columns = _resize_rows(resized.swapaxes(0, 1), width, scale)

@@ -37,7 +37,7 @@ _OVER = 1
 
 @dataclass(slots=True)
 class _Frame:
-    """A frame's place on the canvas, and where in the file its compressed pixels are."""
+    """The place of a frame on the canvas, and of its compressed pixels in the file."""
 
     width: int
     height: int
@@ -50,7 +50,7 @@ class _Frame:
 
 
 def count_frames(path: Path) -> int:
-    """The number of frames that a file claims; 1 if it is not an animated PNG."""
+    """Return how many frames a file claims to have; 1 if it is not an animated PNG."""
     with path.open("rb") as file:
         if file.read(8) != _SIGNATURE:
             return 1
@@ -66,15 +66,15 @@ class Animation:
     """The frames of an animated PNG.
 
     Args:
-        path: a file of which :func:`count_frames` gives more than one.
+        path: a file that has more than one frame according to :func:`count_frames`.
 
     Attributes:
-        width, height: of the canvas.
-        delays: milliseconds, of each frame.
-        loop: how often it is played, 0 for ever.
+        width, height: size of the canvas, in pixels.
+        delays: duration of each frame, in milliseconds.
+        loop: how many times it plays; 0 means forever.
 
     Raises:
-        ImageError: damaged.
+        ImageError: the file is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,11 +88,11 @@ class Animation:
 
     @property
     def delays(self) -> tuple[int, ...]:
-        """Milliseconds, of each frame."""
+        """Duration of each frame, in milliseconds."""
         return tuple(frame.delay for frame in self._frames)
 
     def frames(self) -> Iterator[Pixels]:
-        """Each frame as it is shown: ``(H, W, 2 or 4)`` uint8 or uint16, with straight alpha.
+        """Yield the frames as shown: ``(H, W, 2 or 4)`` uint8 or uint16, with straight alpha.
 
         Raises:
             ImageError: a frame is damaged.
@@ -142,7 +142,7 @@ class Animation:
             raise self._damaged(f"it has not the {claimed} frames that it claims")
 
     def _chunks(self, file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-        """Kind, place of the content and its size, of each chunk."""
+        """Yield kind, position of the content and size of each chunk."""
         place = len(_SIGNATURE)
         while True:
             file.seek(place)
@@ -206,7 +206,7 @@ class Animation:
 def write_animation(
     file: BinaryIO, pages: Iterable[bytes], count: int, delays: tuple[int, ...], loop: int
 ) -> None:
-    """Join PNG files of the same size and kind into one that moves.
+    """Join PNG files of the same size and kind into an animated PNG.
 
     Args:
         file: where to.
@@ -257,7 +257,7 @@ def _chunks_of(png: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _over(above: Pixels, below: Pixels) -> Pixels:
-    """``above`` laid on ``below``; straight alpha in the last channel."""
+    """Composite ``above`` over ``below``; the last channel is straight alpha."""
     full = full_scale(above)
     a, b = above[..., -1:] / full, below[..., -1:] / full
     alpha = a + b * (1 - a)

@@ -29,7 +29,7 @@ _FORMAT = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
 
 
 def write_picture(path: Path, picture: Picture, *, quality: int = 95) -> None:
-    """Encode ``picture`` in the format of the suffix of ``path``; see :func:`write_strips`."""
+    """Encode ``picture`` in the format that the suffix of ``path`` names; see :func:`write_strips`."""
     height, width, channels = picture.pixels.shape
     header = Header(
         width, height, channels, picture.pixels.dtype, picture.carried, picture.resolution
@@ -78,13 +78,13 @@ def _able(test: Callable[[ImageFormat], bool]) -> str:
 def write_strips(
     path: Path, header: Header, strips: Iterable[Pixels], *, quality: int = 95
 ) -> None:
-    """Encode a picture that comes in strips of rows, atomically.
+    """Encode a picture that comes in strips of rows, and write it atomically.
 
-    16-bit pixels stay 16-bit in PNG and TIFF, become 12-bit in AVIF and 8-bit in JPEG, WebP and
-    GIF. JPEG has no alpha: it is laid on white.
+    16-bit pixels stay 16-bit in PNG and TIFF, and become 12-bit in AVIF and 8-bit in JPEG, WebP and
+    GIF. JPEG has no alpha, so transparent pictures are laid on white.
 
     Args:
-        path: where to; its suffix names the format.
+        path: file to write; its suffix names the format.
         header: of the picture.
         strips: ``(rows, W, C)`` of ``header``'s dtype, all rows of all pages in order. What they
             raise is raised again.
@@ -135,7 +135,7 @@ def _write_moving_png(path: Path, header: Header, strips: Iterable[Pixels]) -> N
 
 
 def _whole_pages(strips: Iterable[Pixels], height: int) -> Iterator[Pixels]:
-    """Strips of rows, as pages of ``height`` rows."""
+    """Regroup strips of rows into pages of ``height`` rows."""
     pending: list[Pixels] = []
     for strip in strips:
         pending.append(strip)

@@ -24,20 +24,20 @@ from paragonsr2.errors import OptionError
 
 BRANCHES = ("spatial", "gradient", "frequency", "patch")
 
-#: Smallest side that MUNet judges.
+#: Smallest side of a picture that MUNet accepts.
 MIN_SIDE = 32
 
-# BT.601, as the ruler has it, but summing to 1.
+# BT.601, as in the quality measure, but summing to 1.
 _LUMA = (0.299, 0.587, 0.114)
 
 
 class Judgement(NamedTuple):
-    """What MUNet sees in a batch of pictures.
+    """MUNet's verdict on a batch of pictures.
 
     Attributes:
         logits: ``(B, 1, H, W)``, high where the picture looks real.
-        fusion: ``(B, branches, H, W)``, the share of each branch, which sum to 1; where it looks.
-        features: inner features, for feature matching: the encoder's levels, then each branch.
+        fusion: ``(B, branches, H, W)``, the weight of each branch; the weights of a pixel sum to 1.
+        features: features for feature matching: the encoder's levels, then each branch.
     """
 
     logits: Tensor
@@ -46,7 +46,7 @@ class Judgement(NamedTuple):
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
-    """A spectrally normalised convolution that keeps the size, or halves it at stride 2."""
+    """Return a spectrally normalised convolution that keeps the size, or halves it at stride 2."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=(kernel - 1) // 2)
     return spectral_norm(conv)
 
@@ -56,13 +56,13 @@ def _act(x: Tensor) -> Tensor:
 
 
 def _luma(x: Tensor) -> Tensor:
-    """Luma ``(B, 1, H, W)`` of RGB ``(B, 3, H, W)``."""
+    """Convert RGB ``(B, 3, H, W)`` to luma ``(B, 1, H, W)``."""
     weights = torch.tensor(_LUMA, device=x.device, dtype=x.dtype).view(1, 3, 1, 1)
     return (x * weights).sum(dim=1, keepdim=True)
 
 
 class MagicUp(nn.Module):
-    """Twice the size by the fixed Magic Kernel, on any number of channels."""
+    """Enlarge twice by the fixed Magic Kernel, on any number of channels."""
 
     kernel: Tensor
 
@@ -70,7 +70,7 @@ class MagicUp(nn.Module):
         super().__init__()
         taps = torch.from_numpy(polyphase_taps(2, 0.0)).float()
         self.reach = taps.shape[1] // 2
-        # Four phases in PixelShuffle order, each an outer product of two of the 1-D filters.
+        # Four phases in PixelShuffle order, each the outer product of two 1-D filters.
         kernel = torch.einsum("yk,xl->yxkl", taps, taps).flatten(0, 1)[:, None]
         self.register_buffer("kernel", kernel, persistent=False)
 
@@ -83,7 +83,7 @@ class MagicUp(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every pixel of the bottleneck looks at every other one; a residual that starts at zero.
+    """Attention between all pixels of the bottleneck, as a residual that starts at zero.
 
     Args:
         channels: width; about one head per 32 channels, as many as divide it.
@@ -110,10 +110,10 @@ class SelfAttention(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Levels of half the size each, down to a bottleneck with self-attention.
+    """Levels that halve the size, down to a bottleneck with self-attention.
 
     Args:
-        widths: channels of each level, the last is the bottleneck's.
+        widths: channels of each level; the last is the bottleneck.
     """
 
     def __init__(self, widths: Sequence[int]) -> None:
@@ -133,7 +133,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The way back up: Magic Kernel, convolution, plus the encoder's features of that size."""
+    """The way back up: Magic Kernel, convolution, and the encoder's features of that size."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
@@ -146,13 +146,13 @@ class Decoder(nn.Module):
         """Features ``(B, widths[0], H, W)`` from the encoder's ``levels``."""
         x = levels[-1]
         for narrow, mix, skip in zip(self.narrow, self.mix, reversed(levels[:-1]), strict=True):
-            # The 1x1 commutes with the enlargement and is four times cheaper before it.
+            # The 1x1 commutes with the enlargement and costs a quarter before it.
             x = _act(mix(self.up(narrow(x)) + skip))
         return x
 
 
 class GradientBranch(nn.Module):
-    """Reads luma differences: how sharp and how clean edges are."""
+    """Reads luma differences, which show how sharp and how clean edges are."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -170,10 +170,11 @@ class GradientBranch(nn.Module):
 
 
 class FrequencyBranch(nn.Module):
-    """Reads the centred log-magnitude spectrum, in float32: missing detail and regular patterns.
+    """Reads the centred log-magnitude spectrum, which shows missing detail and regular patterns.
 
-    A frequency has no place, so the branch says one thing about the whole picture. It is told
-    how far from zero each frequency lies: convolutions do not know where they are.
+    It computes in float32. A frequency has no place in the picture, so the branch gives one answer
+    for the whole of it. Convolutions do not know where they are, so a second channel holds the
+    distance of each frequency from zero.
     """
 
     def __init__(self, channels: int) -> None:
@@ -186,9 +187,9 @@ class FrequencyBranch(nn.Module):
         """Features ``(B, C, 1, 1)`` of pictures ``(B, 3, H, W)``."""
         with torch.autocast(x.device.type, enabled=False):
             luma = _luma(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x)
-            # The mean is no detail, and would be the largest number of all.
+            # The mean is not detail, and would be the largest number of all.
             spectrum = torch.fft.fft2(luma - luma.mean(dim=(2, 3), keepdim=True), norm="ortho")
-            # Under the root, because the derivative of a magnitude of zero is undefined.
+            # The logarithm of the power, because a magnitude of zero has no derivative.
             power = spectrum.real.square() + spectrum.imag.square()
             magnitude = torch.fft.fftshift(0.5 * torch.log(power + 1e-6), dim=(2, 3))
         height, width = x.shape[-2:]
@@ -201,7 +202,7 @@ class FrequencyBranch(nn.Module):
 
 
 class PatchBranch(nn.Module):
-    """Brings the bottleneck's opinion of each large patch up to every pixel."""
+    """Brings the bottleneck's verdict on each large patch up to every pixel."""
 
     def __init__(self, wide: int, channels: int) -> None:
         super().__init__()
@@ -215,12 +216,12 @@ class PatchBranch(nn.Module):
 
 
 class MUNet(nn.Module):
-    """The discriminator: a logit per pixel, from up to four branches.
+    """The discriminator: one logit per pixel, from up to four branches.
 
     Args:
         num_feat: width of the branches.
         ch_mult: width of each level of the U-Net as a multiple of ``num_feat``.
-        branches: some of :data:`BRANCHES`; ``("spatial",)`` is a plain U-Net discriminator.
+        branches: a choice of :data:`BRANCHES`; ``("spatial",)`` is a plain U-Net discriminator.
 
     Raises:
         OptionError: an unknown branch, none at all, or fewer than two levels.
@@ -268,14 +269,14 @@ class MUNet(nn.Module):
         return self.inspect(x).logits
 
     def inspect(self, x: Tensor) -> Judgement:
-        """Judge pictures and tell what the judgement rests on; takes what :meth:`forward` does."""
+        """Judge pictures as :meth:`forward` does, and return what the verdict rests on."""
         height, width = x.shape[-2:]
         if min(height, width) < MIN_SIDE:
             raise OptionError(
                 f"MUNet judges pictures from {MIN_SIDE}x{MIN_SIDE}, not {width}x{height}; "
                 "raise data.patch"
             )
-        # The spectrum is of the picture itself; only the others need sides that halve well.
+        # The spectrum is of the picture itself; the other branches need sides that can be halved.
         behind = (0, -width % self.multiple, 0, -height % self.multiple)
         padded = F.pad(x, behind, mode="replicate")
         size = (padded.shape[-2], padded.shape[-1])

@@ -205,20 +205,20 @@ def load_checkpoint(
         )
     try:
         wanted = None if arch is None else variant_name(arch)
-        told = float(metadata["upsampler_alpha"]) if "upsampler_alpha" in metadata else None
+        stated = float(metadata["upsampler_alpha"]) if "upsampler_alpha" in metadata else None
         about = describe_state(
             state,
             variant=metadata.get("variant"),
             scale=int(metadata["scale"]) if "scale" in metadata else None,
-            upsampler_alpha=upsampler_alpha if told is None else told,
+            upsampler_alpha=upsampler_alpha if stated is None else stated,
         )
     except WeightsError as error:
         raise WeightsError(f"{path.name} holds {error}") from error
     except (OptionError, ValueError) as error:
         raise WeightsError(f"{path.name} holds no ParagonSR2 network: {error}") from error
-    if told is not None and upsampler_alpha is not None and told != upsampler_alpha:
+    if stated is not None and upsampler_alpha is not None and stated != upsampler_alpha:
         raise WeightsError(
-            f"{path.name} was trained with upsampler_alpha {told}, not {upsampler_alpha}; "
+            f"{path.name} was trained with upsampler_alpha {stated}, not {upsampler_alpha}; "
             "drop the option"
         )
     if wanted is not None and wanted != about.variant:
@@ -295,27 +295,27 @@ def _width_variant(state: State) -> str:
     raise OptionError(f"no variant is {width} channels wide")
 
 
-def _infer_scale(state: State, told: int | None) -> int:
+def _infer_scale(state: State, stated: int | None) -> int:
     last_scale = math.isqrt(state["upsampler.last.weight"].shape[0] // 3)
     stages = len({k for k in state if re.fullmatch(r"upsampler\.stages\.\d+\.weight", k)})
     found = last_scale * 2**stages
-    if found not in SCALES or (told is not None and told != found):
-        raise OptionError(f"its upsampler is for x{found}" + (f", not x{told}" if told else ""))
+    if found not in SCALES or (stated is not None and stated != found):
+        raise OptionError(f"its upsampler is for x{found}" + (f", not x{stated}" if stated else ""))
     return found
 
 
-def _infer_alpha(state: State, told: float | None) -> float:
+def _infer_alpha(state: State, stated: float | None) -> float:
     if ALPHA_KEY not in state:
-        return told or 0.0
+        return stated or 0.0
     carried = read_alpha(state[ALPHA_KEY])
-    if told is None:
+    if stated is None:
         return carried.value
-    if abs(told - carried.value) > carried.tolerance:
+    if abs(stated - carried.value) > carried.tolerance:
         raise WeightsError(
-            f"tensors of upsampler_alpha {carried.value}, not {told}; "
+            f"tensors of upsampler_alpha {carried.value}, not {stated}; "
             "drop the option, or get the file again if its own header states it"
         )
-    return told
+    return stated
 
 
 def _infer_window(state: State) -> int:
