@@ -29,7 +29,7 @@ _FORMAT = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
 
 
 def write_picture(path: Path, picture: Picture, *, quality: int = 95) -> None:
-    """Encode ``picture`` in the format that the suffix of ``path`` names; see :func:`write_strips`."""
+    """Encode ``picture`` in the format of the suffix of ``path``; see :func:`write_strips`."""
     height, width, channels = picture.pixels.shape
     header = Header(
         width, height, channels, picture.pixels.dtype, picture.carried, picture.resolution
