@@ -18,7 +18,7 @@ from benchmark.torchvision_names import torchvision_names
 from conftest import ROOT, photo_like
 from paragonsr2.cli.main import app
 from paragonsr2.errors import ExportError, OptionError
-from paragonsr2.export.formats import export_format
+from paragonsr2.export.other_tools import export_format
 from paragonsr2.export.triton import TritonModel, write_repository
 from paragonsr2.weights.catalogue import bundled_bytes, bundled_path, entries, find
 from paragonsr2.weights.source import resolve

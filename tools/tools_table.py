@@ -14,8 +14,6 @@ import argparse
 import importlib
 import importlib.metadata
 import json
-import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -28,6 +26,17 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+sys.path.append(str(Path(__file__).parent.parent))
+
+from benchmark.gpu_stand_ins import (
+    MissingToolError,
+    enlarge_in_browser,
+    play,
+    require_player,
+    webgpu_page,
+)
+from benchmark.torchvision_names import torchvision_names
+from paragonsr2.arrays.convert import to_float
 from paragonsr2.export.ncnn import build_ncnn
 from paragonsr2.measure.machine import write_result
 from paragonsr2.shaders.glsl import write_glsl
@@ -37,17 +46,11 @@ from paragonsr2.weights.catalogue import Entry, bundled_bytes, bundled_path, fin
 from paragonsr2.weights.store import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
-sys.path.append(str(ROOT))
 RESULT = ROOT / "results" / "export" / "tools.json"
-LAVAPIPE = Path("/usr/share/vulkan/icd.d/lvp_icd.x86_64.json")
 MODELS = (("realtime", 2), ("realtime", 4), ("stream", 2), ("stream", 4))
 CALLS = 7
 
 Run = Callable[[np.ndarray], np.ndarray]
-
-
-class MissingToolError(Exception):
-    """The tool cannot run here; the message says why."""
 
 
 def crops(data: Path) -> list[np.ndarray]:
@@ -106,8 +109,6 @@ def in_torch(entry: Entry) -> tuple[str, Run, bool]:
     """PyTorch through spandrel, as chaiNNer and ComfyUI open it."""
     import torch
 
-    from benchmark.torchvision_names import torchvision_names
-
     number = version("spandrel")
     torch.set_num_threads(1)
     with torchvision_names():
@@ -144,61 +145,28 @@ def in_ncnn(entry: Entry) -> tuple[str, Run, bool]:
 
 def in_libplacebo(entry: Entry) -> tuple[str, Run, bool]:
     """A player's shader, in ffmpeg's libplacebo on a CPU's Vulkan."""
-    if shutil.which("ffmpeg") is None or not LAVAPIPE.exists():
-        raise MissingToolError("ffmpeg or Mesa's lavapipe is not installed")
+    require_player()
     about = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True, check=True)
     shader = write_glsl(read_program(bundled_bytes(entry, "onnx"), entry.name), entry.name)
 
     def run(x: np.ndarray) -> np.ndarray:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            pixels = np.rint(x[0].transpose(1, 2, 0) * 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / "in.png")
-            (folder / "x.glsl").write_text(shader, encoding="utf-8")
-            height, width = pixels.shape[0] * entry.scale, pixels.shape[1] * entry.scale
-            filters = (
-                f"format=rgba,hwupload,libplacebo=w={width}:h={height}:custom_shader_path=x.glsl:"
-                "format=rgba:dithering=-1:upscaler=none:downscaler=none,hwdownload,format=rgba"
-            )
-            subprocess.run(
-                ["ffmpeg", "-v", "error", "-init_hw_device", "vulkan=vk:0", "-i", "in.png",
-                 "-vf", filters, "-frames:v", "1", "-update", "1", "out.png"],
-                cwd=folder, check=True, env={**os.environ, "VK_ICD_FILENAMES": str(LAVAPIPE)},
-            )  # fmt: skip
-            shown = np.asarray(Image.open(folder / "out.png").convert("RGB"))
-        return (shown.transpose(2, 0, 1)[None] / 255).astype(np.float32)
+        pixels = np.rint(x[0].transpose(1, 2, 0) * 255).astype(np.uint8)
+        return to_float(play(pixels, shader, entry.scale))
 
     return " ".join(about.stdout.split()[:3]), run, False
 
 
 def in_webgpu(entry: Entry) -> tuple[str, Run, bool]:
     """WebGPU in Chromium on SwiftShader."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        raise MissingToolError("Chromium is not installed")
-    from playwright.sync_api import sync_playwright
-
     document = json.loads(write_wgsl(read_program(bundled_bytes(entry, "onnx"), entry.name)))
-    about = subprocess.run([chromium, "--version"], capture_output=True, text=True, check=True)
 
     def run(x: np.ndarray) -> np.ndarray:
-        height, width = x.shape[2:]
-        rgba = np.concatenate([x, np.ones_like(x[:, :1])], axis=1)[0].transpose(1, 2, 0)
-        flags = ["--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader",
-                 "--enable-features=Vulkan", "--use-vulkan=swiftshader"]  # fmt: skip
-        with sync_playwright() as driver:
-            page = driver.chromium.launch(executable_path=chromium, args=flags).new_page()
-            page.route("**/*", lambda route: route.fulfill(body="<p>", content_type="text/html"))
-            page.goto("https://localhost/")  # WebGPU exists on secure pages only
-            page.add_script_tag(path=str(ROOT / "tests" / "webgpu.js"))
-            found = page.evaluate(
-                "([document, pixels, width, height]) => enlarge(document, pixels, width, height)",
-                [document, rgba.ravel().tolist(), width, height],
-            )
-        shape = (height * entry.scale, width * entry.scale, 4)
-        return np.array(found, np.float32).reshape(shape)[..., :3].transpose(2, 0, 1)[None]
+        rgba = np.concatenate([x, np.ones_like(x[:, :1])], axis=1)
+        with webgpu_page() as page:
+            return enlarge_in_browser(page, document, rgba)[:, :3]
 
-    return about.stdout.strip(), run, False
+    with webgpu_page() as page:
+        return f"Chromium {page.context.browser.version}", run, False
 
 
 TOOLS: dict[str, Callable[[Entry], tuple[str, Run, bool]]] = {

@@ -11,7 +11,7 @@ from paragonsr2.cli.options import ScaleOption
 from paragonsr2.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
-    from paragonsr2.export.formats import Format
+    from paragonsr2.export.other_tools import Format
 
 
 def export(
@@ -58,7 +58,7 @@ def export(
 
 def _export_other(model: str, output: Path, scale: int | None, kind: Format) -> None:
     try:
-        from paragonsr2.export.formats import export_format
+        from paragonsr2.export.other_tools import export_format
         from paragonsr2.weights.source import resolve
     except ModuleNotFoundError as error:
         raise MissingExtraError("exporting", "torch") from error

@@ -1,4 +1,4 @@
-// Runs a document of shaders/wgsl.py; the test hands it a picture and compares what comes back.
+// Runs a document of shaders/wgsl.py on a picture.
 async function enlarge(document, pixels, width, height) {
   const adapter = await navigator.gpu.requestAdapter();
   const device = await adapter.requestDevice();
