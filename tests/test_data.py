@@ -17,6 +17,7 @@ from paragonsr2.measure.quality import shrink
 from paragonsr2.training.config_file import load_config
 from paragonsr2.training.data import CropSampler, Pair
 from paragonsr2.training.dataset import prepare
+from paragonsr2.training.drawn import draw_pair
 from paragonsr2.training.prefetch import prefetch
 from paragonsr2.training.preview import PREVIEW_FILE, contact_sheet, write_preview
 
@@ -189,12 +190,27 @@ def test_pictures_are_drawn_beside_the_others(folder):
     again, _ = prepared(folder, "data.drawn=8", "data.drawn_weight=0.5")
     for one, other in zip(drawn, again.pictures[3:], strict=True):
         np.testing.assert_array_equal(one.hr, other.hr)
-        np.testing.assert_array_equal(one.lr, shrink(one.hr, 2))
+        np.testing.assert_array_equal(one.lr, other.lr)
         assert one.weight == 0.5
+    shrunk = [np.array_equal(picture.lr, shrink(picture.hr, 2)) for picture in drawn]
+    assert shrunk == [True] * 4 + [False] * 4
     with pytest.raises(TrainingError, match="60 pixels a side"):
         prepared(folder, "data.drawn=8", "network.scale=8", "data.patch=64")
     other, _ = prepared(folder, "data.drawn=8", "run.seed=1")
     assert not np.array_equal(other.pictures[3].hr, drawn[0].hr)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_a_picture_drawn_at_two_resolutions_is_the_same_picture(scale):
+    alike = 0
+    for index in range(8):
+        hr, lr = draw_pair(index, 3, scale)
+        assert hr.shape == (lr.shape[0] * scale, lr.shape[1] * scale, 3)
+        squares = hr.reshape(lr.shape[0], scale, lr.shape[1], scale, 3).mean((1, 3))
+        assert np.abs(squares - lr).mean() < 12.0
+        # What is aligned to pixels has the same hard edges in both.
+        alike += bool((np.abs(squares - lr).max() == 0) and len(np.unique(lr)) > 1)
+    assert alike > 0
 
 
 def test_partners_that_are_missing_or_of_a_wrong_size_are_left_out(folder):

@@ -113,7 +113,10 @@ class DataConfig(_Section):
         None, description="low-resolution partners, where there is only one train folder"
     )
     drawn: int = Field(
-        0, ge=0, description="number of drawn pictures (text, shapes, curves) to train on"
+        0,
+        ge=0,
+        description="number of drawn pictures (text, shapes, curves) to train on; one half is "
+        "drawn at low resolution, too, instead of shrunk",
     )
     drawn_weight: Weight = Field(
         1.0, description="how often a pixel of these is sampled, relative to others"

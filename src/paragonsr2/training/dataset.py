@@ -15,7 +15,7 @@ from paragonsr2.training.config import DataConfig, DegradationConfig, Folder, Ru
 from paragonsr2.training.config_file import check_folders
 from paragonsr2.training.data import CropSampler, Degradation, Pair, Picture
 from paragonsr2.training.degradations import BlindDegradation, margin
-from paragonsr2.training.drawn import SIDE, VALIDATION_SEED, draw_picture
+from paragonsr2.training.drawn import SIDE, VALIDATION_SEED, draw_pair, draw_picture
 from paragonsr2.training.pictures import (
     Report,
     Source,
@@ -113,10 +113,7 @@ class _Preparation:
                 f"drawn pictures have {SIDE // self.scale} pixels a side in low resolution, but "
                 f"crops need {least}; lower data.patch, or set data.drawn = 0"
             )
-        pictures += [
-            replace(pair, weight=data.drawn_weight)
-            for pair in self._drawn(data.drawn, self.run.seed)
-        ]
+        pictures += [replace(pair, weight=data.drawn_weight) for pair in self._drawn_to_train_on()]
         area = sum(height * width for height, width in (picture.size for picture in pictures))
         found = len(sources) + len(unpaired) + data.drawn
         megapixels = area * self.scale**2 / 1e6
@@ -150,6 +147,13 @@ class _Preparation:
     def _drawn(self, count: int, seed: int) -> list[Pair]:
         drawn = ((index, draw_picture(index, seed)) for index in range(count))
         return [Pair(f"drawn {index}", hr, shrink(hr, self.scale)) for index, hr in drawn]
+
+    def _drawn_to_train_on(self) -> list[Pair]:
+        """One half shrunk, as photographs are; the other drawn small, as screenshots are."""
+        count, seed, scale = self.data.drawn, self.run.seed, self.scale
+        twice = ((index, *draw_pair(index, seed, scale)) for index in range(count // 2))
+        pairs = [Pair(f"drawn twice {index}", hr, lr) for index, hr, lr in twice]
+        return self._drawn(count - count // 2, seed) + pairs
 
     def _validation_pictures(self, folder: Folder) -> list[Pair]:
         sources, problems = list_sources(folder, self.scale)

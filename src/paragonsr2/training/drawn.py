@@ -44,7 +44,30 @@ def draw_picture(index: int, seed: int) -> Pixels8:
     Raises:
         MissingExtraError: Matplotlib, which brings the fonts, is not installed.
     """
-    return _Drawing(np.random.default_rng((seed, index))).picture(index)
+    return _Drawing(np.random.default_rng((seed, index)), SIDE).picture(index)
+
+
+def draw_pair(index: int, seed: int, scale: int) -> tuple[Pixels8, Pixels8]:
+    """Draw one picture at two resolutions, as a program draws on two screens.
+
+    A picture that is shrunk has no edge as hard as one that is drawn small.
+
+    Args:
+        index: number of the picture, from 0; the kinds of picture alternate.
+        seed: of the whole series.
+        scale: ratio of the two resolutions.
+
+    Returns:
+        High resolution, RGB ``(SIDE // scale * scale, the same, 3)`` uint8, and low resolution.
+
+    Raises:
+        MissingExtraError: Matplotlib, which brings the fonts, is not installed.
+    """
+    low, high = (
+        _Drawing(np.random.default_rng((seed, index)), SIDE // scale, zoom).picture(index)
+        for zoom in (1, scale)
+    )
+    return high, low
 
 
 def font_folder() -> Path:
@@ -60,16 +83,22 @@ def font_folder() -> Path:
 
 
 class _Drawing:
-    """A picture being drawn."""
+    """A picture being drawn.
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
+    Args:
+        rng: decides what is drawn, and is called alike at every zoom.
+        side: of the picture at zoom 1, in pixels.
+        zoom: how many times larger the same is drawn, exactly: a pixel becomes a square.
+    """
+
+    def __init__(self, rng: np.random.Generator, side: int, zoom: int = 1) -> None:
+        self.rng, self.side, self.zoom = rng, side, zoom
         self.smooth = bool(rng.random() < 0.6)
         # Text has its own smoothing; drawn large and reduced, its strokes would be too even.
         self.factor = _OVERSAMPLING if self.smooth else 1
         ground = self._colour(light=bool(rng.random() < 0.7))
-        side = SIDE * self.factor
-        self.image = Image.new("RGB", (side, side), ground)
+        large = side * self.factor * zoom
+        self.image = Image.new("RGB", (large, large), ground)
         self.pen = ImageDraw.Draw(self.image)
         self.ink = self._contrast(ground)
 
@@ -87,7 +116,8 @@ class _Drawing:
 
     def _finish(self) -> None:
         if self.factor > 1:
-            self.image = self.image.resize((SIDE, SIDE), Image.Resampling.BOX)
+            side = self.side * self.zoom
+            self.image = self.image.resize((side, side), Image.Resampling.BOX)
             self.factor = 1
         self.pen = ImageDraw.Draw(self.image)
         self.pen.fontmode = "L" if self.smooth else "1"
@@ -109,85 +139,105 @@ class _Drawing:
     def _contrast(self, ground: tuple[int, int, int]) -> tuple[int, int, int]:
         return self._colour(light=sum(ground) < 384) if self.rng.random() < 0.8 else self._any()
 
-    def _place(self) -> tuple[float, float]:
-        x, y = self.rng.random(2) * SIDE * self.factor
-        return float(x), float(y)
+    # Places are pixels at zoom 1, before the reduction that smooths them.
+
+    def _place(self) -> tuple[int, int]:
+        x, y = self.rng.random(2) * self.side * self.factor
+        return int(x), int(y)
+
+    def _box(self, left: float, top: float, right: float, bottom: float) -> list[int]:
+        """The box from one pixel to another, both included."""
+        zoom = self.zoom
+        near = [math.floor(value) * zoom for value in (left, top)]
+        return [*near, *((math.floor(value) + 1) * zoom - 1 for value in (right, bottom))]
+
+    def _points(self, places: list[tuple[int, int]]) -> list[tuple[float, float]]:
+        """The centres of pixels."""
+        zoom = self.zoom
+        return [((x + 0.5) * zoom - 0.5, (y + 0.5) * zoom - 0.5) for x, y in places]
 
     def _width(self) -> int:
-        return max(1, round(float(self.rng.choice([1, 1, 2, 3, 5, 9])) * self.factor))
+        wide = round(float(self.rng.choice([1, 1, 2, 3, 5, 9])) * self.factor)
+        return max(1, wide) * self.zoom
 
     def _page(self) -> None:
         """A page of text from top to bottom."""
-        y = float(self.rng.integers(0, 20))
-        while y < SIDE:
-            y += self._line(float(self.rng.integers(-30, 30)), y)
+        y = int(self.rng.integers(0, 20))
+        while y < self.side:
+            y += self._line(int(self.rng.integers(-30, 30)), y)
 
     def _lines_of_text(self, count: int) -> None:
         for _ in range(count):
             x, y = self._place()
-            self._line(x - SIDE / 4, y)
+            self._line(x - self.side // 4, y)
 
-    def _line(self, x: float, y: float) -> float:
+    def _line(self, x: int, y: int) -> int:
         """Write one line; returns its height."""
         size = int(self.rng.choice([9, 11, 12, 13, 14, 16, 18, 22, 28, 40, 64]))
-        path = font_folder() / f"{self.rng.choice(_FONTS)}.ttf"
-        font = ImageFont.truetype(str(path), size)
+        path = str(font_folder() / f"{self.rng.choice(_FONTS)}.ttf")
+        small, font = (ImageFont.truetype(path, size * zoom) for zoom in (1, self.zoom))
         letters = self.rng.choice(list(_LETTERS), int(self.rng.integers(4, 60)))
         spaces = self.rng.random(letters.size) < 0.17
-        text = "".join(np.where(spaces, " ", letters))
-        self.pen.text(
-            (x, y), text, fill=self.ink if self.rng.random() < 0.8 else self._any(), font=font
-        )
-        return 1.3 * size
+        fill = self.ink if self.rng.random() < 0.8 else self._any()
+        base = y + small.getmetrics()[0]
+        # Letter by letter, on whole pixels at zoom 1, so that the same line is as long at any zoom.
+        for letter, space in zip(letters, spaces, strict=True):
+            if not space:
+                place = (x * self.zoom, base * self.zoom)
+                self.pen.text(place, str(letter), fill=fill, font=font, anchor="ls")
+            x += max(1, round(small.getlength(" " if space else str(letter))))
+        return round(1.3 * size)
 
     def _shapes(self) -> None:
         for _ in range(int(self.rng.integers(4, 16))):
             (x, y), radius = self._place(), float(self.rng.integers(3, 120)) * self.factor
+            radius *= self.side / SIDE
             fill = self._any() if self.rng.random() < 0.6 else None
             outline = self.ink if fill is None or self.rng.random() < 0.4 else None
-            box = (
-                x - radius,
-                y - radius * float(self.rng.uniform(0.3, 1.0)),
-                x + radius,
-                y + radius,
-            )
+            flat = radius * float(self.rng.uniform(0.3, 1.0))
+            box = self._box(x - radius, y - flat, x + radius, y + flat)
             match int(self.rng.integers(0, 4)):
                 case 0:
                     self.pen.ellipse(box, fill=fill, outline=outline, width=self._width())
                 case 1:
                     self.pen.rectangle(box, fill=fill, outline=outline, width=self._width())
                 case 2:
-                    corners = [self._place() for _ in range(int(self.rng.integers(3, 6)))]
+                    places = [self._place() for _ in range(int(self.rng.integers(3, 6)))]
+                    corners = self._points(places)
                     self.pen.polygon(corners, fill=fill, outline=outline, width=self._width())
                 case _:
-                    self.pen.line([(x, y), self._place()], fill=self.ink, width=self._width())
+                    ends = self._points([(x, y), self._place()])
+                    self.pen.line(ends, fill=self.ink, width=self._width())
 
     def _windows(self) -> None:
         """Windows, rules and grids, aligned to pixels as programs draw them."""
         f = self.factor
         for _ in range(int(self.rng.integers(3, 9))):
-            left, top = (int(value) * f for value in self.rng.integers(0, SIDE - 60, 2))
+            left, top = (
+                int(value) * f for value in self.rng.integers(0, max(1, self.side - 60), 2)
+            )
             right, bottom = (
                 start + int(value) * f
                 for start, value in zip((left, top), self.rng.integers(40, 260, 2), strict=True)
             )
             ground = self._colour(light=bool(self.rng.random() < 0.7))
-            self.pen.rectangle((left, top, right, bottom), fill=ground, outline=self.ink, width=f)
+            box = self._box(left, top, right + f - 1, bottom + f - 1)
+            self.pen.rectangle(box, fill=ground, outline=self.ink, width=f * self.zoom)
             step = int(self.rng.choice([2, 3, 6, 10, 16, 24])) * f
             if self.rng.random() < 0.5:
                 for y in range(top + step, bottom, step):
-                    self.pen.line([(left, y), (right, y)], fill=self.ink, width=f)
+                    self.pen.rectangle(self._box(left, y, right, y + f - 1), fill=self.ink)
             if self.rng.random() < 0.3:
                 for x in range(left + step, right, step):
-                    self.pen.line([(x, top), (x, bottom)], fill=self.ink, width=f)
+                    self.pen.rectangle(self._box(x, top, x + f - 1, bottom), fill=self.ink)
 
     def _curves(self) -> None:
-        side = SIDE * self.factor
+        side = self.side * self.factor
         for _ in range(int(self.rng.integers(2, 9))):
             turns, phase, height = self.rng.uniform((0.5, 0.0, 0.05), (12.0, 6.3, 0.45))
             middle = float(self.rng.uniform(0.1, 0.9))
-            points = [
-                (x, side * (middle + height * math.sin(phase + turns * 6.3 * x / side)))
+            places = [
+                (x, int(side * (middle + height * math.sin(phase + turns * 6.3 * x / side))))
                 for x in range(0, side + self.factor, self.factor)
             ]
-            self.pen.line(points, fill=self._any(), width=self._width())
+            self.pen.line(self._points(places), fill=self._any(), width=self._width())
