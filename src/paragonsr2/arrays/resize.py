@@ -12,7 +12,7 @@ from paragonsr2.arrays.pixels import Pixels, round_half_up
 from paragonsr2.errors import OptionError
 
 
-def _contributions(
+def contributions(
     length: int, out_length: int, scale: float
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """Return input indices and weights ``(out_length, taps)`` along one axis.
@@ -32,7 +32,7 @@ def _contributions(
 
 
 def _resize_rows(image: Pixels, out_length: int, scale: float) -> Pixels:
-    index, weight = _contributions(image.shape[0], out_length, scale)
+    index, weight = contributions(image.shape[0], out_length, scale)
     total = np.zeros((out_length, *image.shape[1:]), dtype=np.float64)
     for tap in range(index.shape[1]):
         total += weight[:, tap, None, None] * image[index[:, tap]]
