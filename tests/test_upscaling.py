@@ -92,6 +92,24 @@ def test_photo_is_exact_when_the_halo_covers_its_reach(make_small):
         np.testing.assert_allclose(tiled, Upscaler.around(backend, tile="off")(x), atol=1e-5)
 
 
+@pytest.mark.parametrize("variant", ["realtime", "photo"])
+def test_an_ensemble_treats_mirror_images_alike_and_has_the_same_tiles(make_small, variant):
+    network = make_small(variant, blocks=2).collapse()
+    if network.reach is not None:
+        network.tile_halo = network.reach
+    backend = TorchBackend(network, device="cpu")
+    whole = Upscaler.around(backend, tile="off", ensemble=True)
+    side = 2 * backend.multiple_of if backend.multiple_of > 1 else 37
+    x = np.random.default_rng(1).random((side, side, 3), dtype=np.float32)
+    large = whole(x)
+    assert not np.allclose(large, Upscaler.around(backend, tile="off")(x), atol=1e-5)
+    for turn in (np.flipud, np.fliplr, np.rot90):
+        np.testing.assert_allclose(whole(np.ascontiguousarray(turn(x))), turn(large), atol=1e-5)
+    y = np.random.default_rng(2).random((90, 71, 3), dtype=np.float32)
+    tiled = Upscaler.around(backend, tile=32, ensemble=True)
+    np.testing.assert_allclose(tiled(y), whole(y), atol=1e-5)
+
+
 @pytest.mark.parametrize("alpha", [None, 0.0, 1.0])
 def test_classical_tiles_are_exact(alpha):
     backend = ClassicalBackend(2, alpha)

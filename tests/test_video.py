@@ -481,6 +481,7 @@ def test_each_quality_flag_is_for_its_own_kind(tmp_path):
     source = tmp_path / "in.mkv"
     make_clip(source, regular(6), size=(128, 96))
     fails_cleanly(run("upscale", source, "-m", "magic", "--quality", 50), 2)
+    fails_cleanly(run("upscale", source, "-m", "magic", "--ensemble"), 2)
     sizes = []
     for quality in (20, 90):
         target = tmp_path / f"{quality}.mkv"

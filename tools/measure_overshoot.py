@@ -152,10 +152,18 @@ class Model:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         graph = model.graph
-        *_, add, _shuffle = graph.node
-        convs = {node.output[0]: node for node in graph.node if node.op_type == "Conv"}
-        # The base reads the picture itself; its convolution has one group per colour.
-        base = next(name for name in add.input if _attribute(convs[name], "group") == 3)
+        makers = {node.output[0]: node for node in graph.node}
+        # The last two nodes are the sum and a shuffle; where each path has a shuffle of its own,
+        # as in networks that enlarge in steps, the sum is the last.
+        add = next(node for node in reversed(graph.node) if node.op_type == "Add")
+
+        def reads_the_picture(name: str) -> bool:
+            maker = makers[name]
+            if maker.op_type == "Conv":
+                return _attribute(maker, "group") == 3  # one per colour
+            return maker.op_type == "DepthToSpace" and reads_the_picture(maker.input[0])
+
+        base = next(name for name in add.input if reads_the_picture(name))
         detail = next(name for name in add.input if name != base)
         for name in (base, detail):
             graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
@@ -182,7 +190,7 @@ class Model:
 
 
 def _shuffled(x: Values) -> Values:
-    """``(1, 3 * s * s, h, w)`` as ``(h * s, w * s, 3)``."""
+    """``(1, 3 * s * s, h, w)`` as ``(h * s, w * s, 3)``; s may be 1."""
     _, channels, height, width = x.shape
     scale = round((channels / 3) ** 0.5)
     split = x[0].reshape(3, scale, scale, height, width).transpose(3, 1, 4, 2, 0)

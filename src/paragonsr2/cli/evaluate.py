@@ -12,6 +12,7 @@ import typer
 from paragonsr2.cli.options import (
     BackendOption,
     DeviceOption,
+    EnsembleOption,
     JsonOption,
     ModelOption,
     PrecisionOption,
@@ -32,6 +33,7 @@ def evaluate(
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    ensemble: EnsembleOption = False,
     result: Annotated[
         Path | None,
         typer.Option(help="Also write the scores and a description of the machine here."),
@@ -45,7 +47,9 @@ def evaluate(
 
     if kind != "bicubic":
         raise UsageError(f"there is no --kind {kind}; use bicubic")
-    up = Upscaler(model, scale, backend=backend, device=device, precision=precision)
+    up = Upscaler(
+        model, scale, backend=backend, device=device, precision=precision, ensemble=ensemble
+    )
     sets: dict[str, dict[str, float | int]] = {}
     images: dict[str, dict[str, dict[str, float]]] = {}
     for folder in folders:
@@ -57,6 +61,8 @@ def evaluate(
         sets[name] = {**_rounded(mean), "images": len(scores)}
         images[name] = {file: _rounded(score) for file, score in scores.items()}
     whole: dict[str, Any] = {"model": model, "scale": up.scale, "sets": sets}
+    if ensemble:
+        whole["ensemble"] = True
     if result is not None:
         write_result(
             result, {**whole, "kind": kind, "backend": up.backend.name, "per_image": images}

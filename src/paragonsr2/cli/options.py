@@ -21,4 +21,8 @@ ScaleOption = Annotated[
 BackendOption = Annotated[BackendName, typer.Option(help="Engine that runs the network.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Number format of the network.")]
+EnsembleOption = Annotated[
+    bool,
+    typer.Option("--ensemble", help="Average over 8 mirror images: better, at 8 times the cost."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

@@ -12,6 +12,7 @@ import typer
 from paragonsr2.cli.options import (
     BackendOption,
     DeviceOption,
+    EnsembleOption,
     JsonOption,
     ModelOption,
     PrecisionOption,
@@ -131,6 +132,7 @@ def upscale(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     tile: Tile = "auto",
+    ensemble: EnsembleOption = False,
     image_format: Format = "keep",
     quality: Quality = None,
     codec: Codec = "keep",
@@ -149,13 +151,13 @@ def upscale(
     Outputs that are newer than their input are skipped, so that the same command, given again,
     continues an interrupted job.
     """
-    engine = _Engine(model, scale, backend, device, precision, _tile(tile))
+    engine = _Engine(model, scale, backend, device, precision, _tile(tile), ensemble)
     images = _Images(image_format, quality)
     videos = _Videos(codec, video_quality, preset, segment, temporal)
     outputs = _Outputs(suffix, overwrite, int(max_megapixels * 1e6))
     with standard_streams(inputs, output, exclusive=as_json or as_events) as files:
         upscaler = engine.open(videos)
-        tasks = _plan(files, upscaler.scale, images, videos, outputs)
+        tasks = _plan(files, upscaler.scale, images, videos, outputs, ensemble=ensemble)
         report = JobReport(
             upscaler,
             len(tasks),
@@ -182,6 +184,7 @@ class _Engine:
     device: str
     precision: Precision
     tile: TileOption
+    ensemble: bool
 
     def open(self, videos: _Videos) -> Upscaler:
         """Load the network; what is missing for videos is reported now, not at the first clip."""
@@ -195,6 +198,7 @@ class _Engine:
             device=self.device,
             precision=self.precision,
             tile=self.tile,
+            ensemble=self.ensemble,
         )
         if videos.temporal == "on":
             Steadier(upscaler.scale)
@@ -243,13 +247,21 @@ class _Outputs:
 
 
 def _plan(
-    files: Files, scale: int, images: _Images, videos: _Videos, outputs: _Outputs
+    files: Files,
+    scale: int,
+    images: _Images,
+    videos: _Videos,
+    outputs: _Outputs,
+    *,
+    ensemble: bool,
 ) -> list[Task]:
     """Find the inputs, name the outputs and refuse contradictions before any work is done."""
     from paragonsr2.upscale.naming import plan_tasks, prepare_output
 
     tasks = plan_tasks(files.inputs, files.output, scale, images.image_format, outputs.suffix)
     _check_qualities(tasks, images.quality, videos.quality)
+    if ensemble:
+        _refuse_clips(tasks)
     files.check(tasks)
     prepare_output(files.output)
     return tasks
@@ -298,3 +310,11 @@ def _check_qualities(tasks: Sequence[Task], quality: int | None, video_quality: 
         raise UsageError("--quality is for images; use --video-quality for videos")
     if video_quality is not None and quality is None and clips == 0:
         raise UsageError("--video-quality is for videos; use --quality for images")
+
+
+def _refuse_clips(tasks: Sequence[Task]) -> None:
+    from paragonsr2.clips.container import is_video
+
+    clip = next((task.source for task in tasks if is_video(task.source)), None)
+    if clip is not None:
+        raise UsageError(f"--ensemble is for images, and {clip} is a video; enlarge it without")
