@@ -17,6 +17,7 @@ from paragonsr2.upscale.ensemble import averaged
 from paragonsr2.upscale.kinds import enlarge_other
 from paragonsr2.upscale.opening import open_model
 from paragonsr2.upscale.tiling import MIN_TILE, Span, auto_tile, spans
+from paragonsr2.weights.hub import choose, download, is_repository
 from paragonsr2.weights.metadata import BackendName, Precision
 from paragonsr2.weights.source import ModelSource, resolve
 
@@ -100,6 +101,53 @@ class Upscaler:
         made = cls.__new__(cls)
         made._set_up(ModelSource(name, backend.scale), backend, tile, ensemble=ensemble)
         return made
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        scale: int | None = None,
+        *,
+        filename: str | None = None,
+        revision: str | None = None,
+        backend: BackendName = "auto",
+        device: str = "auto",
+        precision: Precision = "auto",
+        tile: TileOption = "auto",
+        ensemble: bool = False,
+    ) -> Self:
+        """Make an upscaler of a bundled model, a folder, or a repository of the Hugging Face hub.
+
+        Only a repository, ``owner/name``, is fetched from the network, and only what is not in the
+        local cache.
+
+        Args:
+            name_or_path: what the class takes as ``model``, a folder with a model in it, or
+                ``owner/name``.
+            scale: as in the class.
+            filename: of the model in the folder or repository, if there are several.
+            revision: branch, tag or commit of a repository.
+            backend: as in the class.
+            device: as in the class.
+            precision: as in the class.
+            tile: as in the class.
+            ensemble: as in the class.
+
+        Raises:
+            MissingExtraError: the hub is wanted, and huggingface_hub is not installed.
+            WeightsError: there is no model, or there are several.
+            ParagonError: as the class.
+        """
+        model = name_or_path
+        path = Path(name_or_path)
+        if path.is_dir():
+            model = choose(path, filename)
+        elif not path.exists() and is_repository(str(name_or_path)):
+            model = choose(download(str(name_or_path), revision), filename)
+        return cls(
+            model, scale, backend=backend, device=device, precision=precision, tile=tile,
+            ensemble=ensemble,
+        )  # fmt: skip
 
     def _set_up(
         self, source: ModelSource, backend: Backend, tile: TileOption, *, ensemble: bool = False
