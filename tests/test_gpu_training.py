@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tomllib
 
 import numpy as np
 import pytest
@@ -119,3 +120,11 @@ def test_a_plan_trains_and_the_next_wave_starts_from_its_weights(tmp_path, monke
     first, second = (load_checkpoint(out / f"{name}.safetensors").network for name in "ab")
     assert not torch.equal(first.state_dict()[body], build("realtime", 2).state_dict()[body])
     assert (first.state_dict()[body] - second.state_dict()[body]).abs().max() < 0.5
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "gpu").glob("*.toml")))
+def test_plans_are_valid_and_their_last_phases_last(path):
+    plan = gpu_training.Plan(**tomllib.loads(path.read_text(encoding="utf-8")))
+    runs = [run for wave in plan.wave for run in wave.run]
+    assert all(run.phases[-1].until > 1.0 for run in runs)
+    assert len({run.name for run in runs}) == len(runs)
