@@ -142,17 +142,20 @@ class JobReport:
 
     def _summarise(self) -> None:
         count = Counter(outcome.status for outcome in self._outcomes)
+        noted = sum(bool(outcome.notes) for outcome in self._outcomes)
         seconds = time.perf_counter() - self._started
         summary: dict[str, object] = {
             **self._about,
             "seconds": round(seconds, 4),
             **{status: count[status] for status in ("done", "skipped", "failed")},
+            "noted": noted,
         }
         self._events.send("end", summary)
         if self._as_json:
             print(json.dumps({**summary, "results": [_fields(one) for one in self._outcomes]}))
         elif not self._events.wanted:
             parts = [f"{count[key]} {key}" for key in ("done", "skipped", "failed") if count[key]]
+            parts += [f"{noted} with notes on damage"] if noted else []
             about = self._about
             print(
                 f"{', '.join(parts)} in {seconds:.1f} s  ({about['model']} x{about['scale']}, "
@@ -168,6 +171,7 @@ def _fields(outcome: Outcome) -> dict[str, object]:
         "output": str(outcome.target),
         "status": outcome.status,
         "message": outcome.message,
+        "notes": outcome.notes,
         "width": outcome.width,
         "height": outcome.height,
         "pages": outcome.pages,

@@ -60,6 +60,10 @@ Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace outputs even if they are newer than their input."),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Fail on damaged inputs in place of writing what is left."),
+]
 MaxMegapixels = Annotated[
     float,
     typer.Option(help="Refuse larger images and frames; a small file can claim any size."),
@@ -140,6 +144,7 @@ def upscale(
     temporal: Temporal = "auto",
     suffix: Suffix = None,
     overwrite: Overwrite = False,
+    strict: Strict = False,
     max_megapixels: MaxMegapixels = 250.0,
     as_json: JsonOption = False,
     as_events: AsEvents = False,
@@ -152,7 +157,7 @@ def upscale(
     engine = _Engine(model, scale, backend, device, precision, _tile(tile))
     images = _Images(image_format, quality)
     videos = _Videos(codec, video_quality, preset, segment, temporal)
-    outputs = _Outputs(suffix, overwrite, int(max_megapixels * 1e6))
+    outputs = _Outputs(suffix, overwrite, strict, int(max_megapixels * 1e6))
     with standard_streams(inputs, output, exclusive=as_json or as_events) as files:
         upscaler = engine.open(videos)
         tasks = _plan(files, upscaler.scale, images, videos, outputs)
@@ -239,6 +244,7 @@ class _Outputs:
 
     suffix: str | None
     overwrite: bool
+    strict: bool
     max_pixels: int
 
 
@@ -269,6 +275,7 @@ def _run(
         tasks,
         upscaler,
         overwrite=outputs.overwrite,
+        strict=outputs.strict,
         max_pixels=outputs.max_pixels,
         quality=images.quality,
         video=videos.options(outputs.max_pixels),

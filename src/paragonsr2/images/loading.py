@@ -15,15 +15,24 @@ import pyvips
 from paragonsr2.errors import ImageError
 from paragonsr2.images.formats import FORMATS, SIGNATURE_BYTES, recognise
 
+#: What ends decoding: damage, or anything that libvips would only warn of.
+FailOn = Literal["error", "warning"]
+
 
 def open_image(
-    path: Path, *, access: Literal["sequential", "random"] = "sequential", **options: Any
+    path: Path,
+    *,
+    access: Literal["sequential", "random"] = "sequential",
+    fail_on: FailOn = "error",
+    **options: Any,
 ) -> Any:
     """Open an image file; its header is read, its pixels are decoded when they are asked for.
 
     Args:
         path: a file in one of :data:`~paragonsr2.images.formats.FORMATS`, whatever its suffix.
         access: ``sequential`` for reading the pixels once, top to bottom.
+        fail_on: what ends decoding. Good files of many programs come with warnings, see
+            ``results/robustness/decode_levels.json``.
         options: of the libvips loader.
 
     Returns:
@@ -43,4 +52,4 @@ def open_image(
         # Else libvips may answer from its cache with what the file held before.
         options["revalidate"] = True
     load = cast(Any, pyvips.Operation).call
-    return load(form.loader, str(path), access=access, fail_on="truncated", **options)
+    return load(form.loader, str(path), access=access, fail_on=fail_on, **options)

@@ -51,12 +51,13 @@ class Outcome:
         source: input file.
         target: output file.
         status: ``done``, ``skipped`` (the output is newer than the input) or ``failed``.
-        message: the reason if the task is not done; what was lost if it is.
+        message: the reason if the task is not done; its notes and what was lost if it is.
         width, height: size of the result in pixels; 0 if the task is not done.
         seconds: from opening the input to the finished output.
         pages: number of pages of an animation or document.
         frames: number of frames of a video; 0 for an image.
         resumed: frames of a video that an earlier run had finished.
+        notes: what was wrong with the input of a task that is done all the same.
     """
 
     source: Path
@@ -69,6 +70,7 @@ class Outcome:
     pages: int = 1
     frames: int = 0
     resumed: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def skipped(task: Task) -> Outcome:
