@@ -16,6 +16,7 @@ from paragonsr2.cli.options import (
     ModelOption,
     PrecisionOption,
     ScaleOption,
+    TrustOption,
 )
 from paragonsr2.errors import ImageError, UsageError
 
@@ -32,6 +33,7 @@ def evaluate(
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    trust_model: TrustOption = False,
     result: Annotated[
         Path | None,
         typer.Option(help="Also write the scores and a description of the machine here."),
@@ -45,7 +47,14 @@ def evaluate(
 
     if kind != "bicubic":
         raise UsageError(f"there is no --kind {kind}; use bicubic")
-    up = Upscaler(model, scale, backend=backend, device=device, precision=precision)
+    up = Upscaler(
+        model,
+        scale,
+        backend=backend,
+        device=device,
+        precision=precision,
+        trust_model=trust_model,
+    )
     sets: dict[str, dict[str, float | int]] = {}
     images: dict[str, dict[str, dict[str, float]]] = {}
     for folder in folders:

@@ -21,4 +21,11 @@ ScaleOption = Annotated[
 BackendOption = Annotated[BackendName, typer.Option(help="Engine that runs the network.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Number format of the network.")]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-model",
+        help="Open a model file of your own without limits of memory, time and operators.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

@@ -16,6 +16,7 @@ from paragonsr2.cli.options import (
     ModelOption,
     PrecisionOption,
     ScaleOption,
+    TrustOption,
 )
 from paragonsr2.cli.report import JobReport
 from paragonsr2.cli.streams import Files, standard_streams
@@ -135,6 +136,7 @@ def upscale(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     tile: Tile = "auto",
+    trust_model: TrustOption = False,
     image_format: Format = "keep",
     quality: Quality = None,
     codec: Codec = "keep",
@@ -154,7 +156,7 @@ def upscale(
     Outputs that are newer than their input are skipped, so that the same command, given again,
     continues an interrupted job.
     """
-    engine = _Engine(model, scale, backend, device, precision, _tile(tile))
+    engine = _Engine(model, scale, backend, device, precision, _tile(tile), trust_model)
     images = _Images(image_format, quality)
     videos = _Videos(codec, video_quality, preset, segment, temporal)
     outputs = _Outputs(suffix, overwrite, strict, int(max_megapixels * 1e6))
@@ -187,6 +189,7 @@ class _Engine:
     device: str
     precision: Precision
     tile: TileOption
+    trust_model: bool
 
     def open(self, videos: _Videos) -> Upscaler:
         """Load the network; what is missing for videos is reported now, not at the first clip."""
@@ -200,6 +203,7 @@ class _Engine:
             device=self.device,
             precision=self.precision,
             tile=self.tile,
+            trust_model=self.trust_model,
         )
         if videos.temporal == "on":
             Steadier(upscaler.scale)

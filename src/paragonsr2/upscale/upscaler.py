@@ -46,6 +46,8 @@ class Upscaler:
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
         tile: side of a tile in input pixels, from 16; ``auto`` chooses it by the available
             memory; ``off`` enlarges the whole image at once.
+        trust_model: open a model file without limits of memory, time and operators. The code in
+            it never runs, trusted or not.
 
     Raises:
         UsageError: an argument is not one of these values, or contradicts the model.
@@ -66,9 +68,10 @@ class Upscaler:
         device: str = "auto",
         precision: Precision = "auto",
         tile: TileOption = "auto",
+        trust_model: bool = False,
     ) -> None:
         _require_tile(tile)
-        source = resolve(model, scale)
+        source = resolve(model, scale, trusted=trust_model)
         opened = open_model(source, backend=backend, device=device, precision=precision)
         self._set_up(source, opened, tile)
 
