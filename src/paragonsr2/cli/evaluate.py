@@ -18,6 +18,7 @@ from paragonsr2.cli.options import (
     ScaleOption,
     TrustOption,
 )
+from paragonsr2.cli.output import shown
 from paragonsr2.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -107,5 +108,5 @@ def _evaluate_folder(up: Upscaler, folder: Path) -> dict[str, Score]:
         rgb = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
         scores[file.name] = evaluate_image(cast(Any, up), cast(Any, rgb), up.scale)
         if sys.stderr.isatty():
-            print(f"{file.name}: {scores[file.name].psnr_y:.2f} dB", file=sys.stderr)
+            print(f"{shown(file.name)}: {scores[file.name].psnr_y:.2f} dB", file=sys.stderr)
     return scores

@@ -18,6 +18,7 @@ from paragonsr2.cli.engine import engine
 from paragonsr2.cli.evaluate import evaluate
 from paragonsr2.cli.export import export
 from paragonsr2.cli.models import inspect, models
+from paragonsr2.cli.output import StandardStreams, shown
 from paragonsr2.cli.train import train
 from paragonsr2.cli.upscale import upscale
 from paragonsr2.errors import ParagonError
@@ -64,22 +65,32 @@ def root(
 
 @contextmanager
 def exit_on_error(program: str) -> Generator[None]:
-    """Print an expected error as one line on stderr and exit with its code."""
+    """Print an expected error as one line on stderr and exit with its code.
+
+    Closed or full standard streams do not end the work. That results did not fit on standard
+    output is an error, if there is no other.
+    """
     set_up_command()
+    streams = StandardStreams()
     try:
-        yield
+        try:
+            yield
+        except SystemExit as end:
+            if not end.code:
+                streams.finish()
+            raise
+        streams.finish()
     except ParagonError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(shown(f"{program}: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except ImportError as error:
         # A library is missing or damaged; what is optional has been handled where it is used.
-        print(f"{program}: a library does not load: {error}; reinstall {NAME}", file=sys.stderr)
+        reason = shown(str(error))
+        print(f"{program}: a library does not load: {reason}; reinstall {NAME}", file=sys.stderr)
         sys.exit(BROKEN_LIBRARY)
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        sys.exit(0)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from paragonsr2.cli.options import JsonOption, TrustOption
+from paragonsr2.cli.output import shown
 from paragonsr2.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def inspect(
     else:
         width = max(map(len, about))
         for key, value in about.items():
-            print(f"{key:<{width}}  {json.dumps(value) if isinstance(value, dict) else value}")
+            text = json.dumps(value) if isinstance(value, dict) else str(value)
+            print(shown(f"{key:<{width}}  {text}"))
 
 
 def _not_a_file(name: str) -> str:

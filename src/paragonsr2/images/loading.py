@@ -7,6 +7,7 @@ for. Nothing in libvips' global state is changed, which belongs to the host prog
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -52,4 +53,5 @@ def open_image(
         # Else libvips may answer from its cache with what the file held before.
         options["revalidate"] = True
     load = cast(Any, pyvips.Operation).call
-    return load(form.loader, str(path), access=access, fail_on=fail_on, **options)
+    # The name as bytes: it need not be UTF-8.
+    return load(form.loader, os.fsencode(path), access=access, fail_on=fail_on, **options)

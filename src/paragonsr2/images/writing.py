@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -201,4 +202,4 @@ def _save(image: Any, name: str, part: Path, quality: int, header: Header) -> No
         "jxl": ("jxlsave", {"Q": quality, "lossless": lossless}),
     }
     saver, options = savers[name]
-    getattr(image, saver)(str(part), **options)
+    getattr(image, saver)(os.fsencode(part), **options)
