@@ -12,6 +12,7 @@
     │   ├── ImageError           not an image, damaged, or unreadable
     │   └── ImageTooLargeError   more pixels than the limit allows
     ├── OutputError              the result cannot be written (exit 1)
+    │   └── BusyOutputError      another run is writing it
     ├── InterruptedJobError      the user interrupted a job (exit 130)
     └── EnvironmentProblem       environment or model cannot serve (exit 3)
         ├── MissingExtraError    an optional dependency is not installed
@@ -66,6 +67,10 @@ class ImageTooLargeError(InputError):
 
 class OutputError(ParagonError):
     """A result cannot be written. No incomplete file is left."""
+
+
+class BusyOutputError(OutputError):
+    """Another run is writing the same result."""
 
 
 class InterruptedJobError(ParagonError):

@@ -5,7 +5,9 @@ Only light modules are imported here, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Annotated
@@ -63,6 +65,19 @@ def root(
     """Enlarge images and videos 2, 3, 4 or 8 times, and train, measure and deploy the networks."""
 
 
+def _end_when_told() -> None:
+    """End on SIGTERM as on an error, so that no temporary file is left behind."""
+
+    def end(number: int, frame: object) -> None:  # noqa: ARG001
+        sys.exit(128 + number)
+
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGTERM, end)
+
+
 @contextmanager
 def exit_on_error(program: str) -> Generator[None]:
     """Print an expected error as one line on stderr and exit with its code.
@@ -71,6 +86,7 @@ def exit_on_error(program: str) -> Generator[None]:
     output is an error, if there is no other.
     """
     set_up_command()
+    _end_when_told()
     streams = StandardStreams()
     try:
         try:

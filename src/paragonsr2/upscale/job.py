@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from paragonsr2.clips.container import is_video
-from paragonsr2.errors import ParagonError
+from paragonsr2.errors import BusyOutputError, ParagonError
 from paragonsr2.images.names import DEFAULT_QUALITY
 from paragonsr2.images.reading import MAX_PIXELS
 from paragonsr2.upscale.pictures import PictureOptions, enlarge_pictures
@@ -87,6 +87,8 @@ def _enlarge_clip(
     started = time.perf_counter()
     try:
         result = upscale_video(task.source, task.target, upscaler, options, progress=report)
+    except BusyOutputError as error:
+        return skipped(task, str(error))
     except ParagonError as error:
         return failed(task, str(error))
     except MemoryError:

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from paragonsr2.arrays.pixels import Pixels
-from paragonsr2.errors import ParagonError
+from paragonsr2.errors import BusyOutputError, ParagonError
 from paragonsr2.images.header import Header
 from paragonsr2.images.names import DEFAULT_QUALITY
 from paragonsr2.images.reading import MAX_PIXELS, ImageReader
@@ -130,6 +130,8 @@ class _Work:
             return skipped(task)
         try:
             result, notes, lost = self._convert(task)
+        except BusyOutputError as error:
+            return skipped(task, str(error))
         except ParagonError as error:
             return failed(task, str(error))
         except MemoryError:

@@ -50,7 +50,8 @@ class Outcome:
     Attributes:
         source: input file.
         target: output file.
-        status: ``done``, ``skipped`` (the output is newer than the input) or ``failed``.
+        status: ``done``, ``skipped`` (the output is newer than the input, or another run is
+            writing it) or ``failed``.
         message: the reason if the task is not done; its notes and what was lost if it is.
         width, height: size of the result in pixels; 0 if the task is not done.
         seconds: from opening the input to the finished output.
@@ -73,9 +74,10 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
-def skipped(task: Task) -> Outcome:
-    """The outcome of a task whose result is up to date."""
-    message = "the output is newer than the input; --overwrite replaces it"
+def skipped(
+    task: Task, message: str = "the output is newer than the input; --overwrite replaces it"
+) -> Outcome:
+    """The outcome of a task that another run has done, or is doing."""
     return Outcome(task.source, task.target, "skipped", message)
 
 
