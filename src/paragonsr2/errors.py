@@ -18,6 +18,7 @@
         ├── MissingExtraError    an optional dependency is not installed
         ├── WeightsError         weights missing, damaged, unsafe or of another network
         ├── BackendError         an engine cannot run this model here
+        ├── WrongResultError     what a model gave cannot be right
         ├── ExportError          an exported model is not the network it came from
         └── TrainingError        training cannot go on
 """
@@ -98,6 +99,10 @@ class WeightsError(EnvironmentProblem):
 
 class BackendError(EnvironmentProblem):
     """An engine cannot run this model here."""
+
+
+class WrongResultError(EnvironmentProblem):
+    """The result of a model cannot be right: all one colour, or of another brightness."""
 
 
 class ExportError(EnvironmentProblem):

@@ -65,6 +65,13 @@ Strict = Annotated[
     bool,
     typer.Option("--strict", help="Fail on damaged inputs in place of writing what is left."),
 ]
+Unchecked = Annotated[
+    bool,
+    typer.Option(
+        "--unchecked",
+        help="Keep results that cannot be right: all one colour, or of another brightness.",
+    ),
+]
 MaxMegapixels = Annotated[
     float,
     typer.Option(help="Refuse larger images and frames; a small file can claim any size."),
@@ -147,6 +154,7 @@ def upscale(
     suffix: Suffix = None,
     overwrite: Overwrite = False,
     strict: Strict = False,
+    unchecked: Unchecked = False,
     max_megapixels: MaxMegapixels = 250.0,
     as_json: JsonOption = False,
     as_events: AsEvents = False,
@@ -156,7 +164,7 @@ def upscale(
     Outputs that are newer than their input are skipped, so that the same command, given again,
     continues an interrupted job.
     """
-    engine = _Engine(model, scale, backend, device, precision, _tile(tile), trust_model)
+    engine = _Engine(model, scale, backend, device, precision, _tile(tile), trust_model, unchecked)
     images = _Images(image_format, quality)
     videos = _Videos(codec, video_quality, preset, segment, temporal)
     outputs = _Outputs(suffix, overwrite, strict, int(max_megapixels * 1e6))
@@ -190,6 +198,7 @@ class _Engine:
     precision: Precision
     tile: TileOption
     trust_model: bool
+    unchecked: bool
 
     def open(self, videos: _Videos) -> Upscaler:
         """Load the network; what is missing for videos is reported now, not at the first clip."""
@@ -204,6 +213,7 @@ class _Engine:
             precision=self.precision,
             tile=self.tile,
             trust_model=self.trust_model,
+            check_results=not self.unchecked,
         )
         if videos.temporal == "on":
             Steadier(upscaler.scale)

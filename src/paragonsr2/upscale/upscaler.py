@@ -15,6 +15,7 @@ from paragonsr2.errors import ImageError, TileError
 from paragonsr2.upscale.backends import Backend, BoundedBackend, DivisibleBackend, OverflowGuard
 from paragonsr2.upscale.kinds import enlarge_other
 from paragonsr2.upscale.opening import open_model
+from paragonsr2.upscale.sanity import ResultCheck
 from paragonsr2.upscale.tiling import MIN_TILE, Span, auto_tile, spans
 from paragonsr2.weights.metadata import BackendName, Precision
 from paragonsr2.weights.source import ModelSource, resolve
@@ -48,6 +49,8 @@ class Upscaler:
             memory; ``off`` enlarges the whole image at once.
         trust_model: open a model file without limits of memory, time and operators. The code in
             it never runs, trusted or not.
+        check_results: refuse results that cannot be right, see
+            :class:`~paragonsr2.upscale.sanity.ResultCheck`.
 
     Raises:
         UsageError: an argument is not one of these values, or contradicts the model.
@@ -69,31 +72,44 @@ class Upscaler:
         precision: Precision = "auto",
         tile: TileOption = "auto",
         trust_model: bool = False,
+        check_results: bool = True,
     ) -> None:
         _require_tile(tile)
         source = resolve(model, scale, trusted=trust_model)
         opened = open_model(source, backend=backend, device=device, precision=precision)
-        self._set_up(source, opened, tile)
+        self._set_up(source, opened, tile, check_results=check_results)
 
     @classmethod
-    def around(cls, backend: Backend, *, name: str = "custom", tile: TileOption = "auto") -> Self:
+    def around(
+        cls,
+        backend: Backend,
+        *,
+        name: str = "custom",
+        tile: TileOption = "auto",
+        check_results: bool = True,
+    ) -> Self:
         """Make an upscaler of an engine that is open already.
 
         Args:
             backend: the engine.
             name: what to call its model.
             tile: as in the class.
+            check_results: as in the class.
 
         Raises:
             TileError: the tile cannot be used.
         """
         _require_tile(tile)
         made = cls.__new__(cls)
-        made._set_up(ModelSource(name, backend.scale), backend, tile)
+        source = ModelSource(name, backend.scale)
+        made._set_up(source, backend, tile, check_results=check_results)
         return made
 
-    def _set_up(self, source: ModelSource, backend: Backend, tile: TileOption) -> None:
+    def _set_up(
+        self, source: ModelSource, backend: Backend, tile: TileOption, *, check_results: bool
+    ) -> None:
         self.source, self.model = source, source.name
+        self._check_results = check_results
         self.scale = backend.scale
         self._use(backend)
         self.automatic_tile = tile == "auto"
@@ -168,6 +184,7 @@ class Upscaler:
             InputError: the file cannot be read or enlarged.
             OutputError: the result of a path exists or cannot be written.
             BackendError: the engine failed, or gave NaN.
+            WrongResultError: the result cannot be right.
         """
         if isinstance(image, np.ndarray):
             return cast(Image, self._enlarge_array(image, progress, tile))
@@ -212,7 +229,9 @@ class Upscaler:
 
         Raises:
             BackendError: the engine failed or gave NaN.
+            WrongResultError: the result cannot be right; raised in place of its last rows.
         """
+        check = ResultCheck(self.model, height, width) if self._check_results else None
         pending = iter(strips)
         window = next(pending)
         first_row = 0
@@ -233,9 +252,12 @@ class Upscaler:
                 ((y.stop - y.start) * b.scale, width * b.scale, seen.shape[2]), dtype=seen.dtype
             )
             for part, x in enumerate(columns):
-                self._fill(out, seen, y, x, opaque=opaque)
+                self._fill(out, seen, y, x, check, opaque=opaque)
                 if progress is not None:
                     progress((done + (part + 1) / len(columns)) / len(rows))
+            # Who writes a picture may not ask for more than its last rows.
+            if check is not None and y is rows[-1]:
+                check.finish()
             yield out
 
     def _band_rows(self, height: int, like: Pixels, tile: int | None) -> int:
@@ -244,14 +266,28 @@ class Upscaler:
         most = max(BAND // row_bytes, MIN_TILE, self.backend.multiple_of)
         return min(tile, most) if tile else max(height, MIN_TILE)
 
-    def _fill(self, out: Pixels, seen: Pixels, y: Span, x: Span, *, opaque: bool) -> None:
+    def _fill(
+        self,
+        out: Pixels,
+        seen: Pixels,
+        y: Span,
+        x: Span,
+        check: ResultCheck | None,
+        *,
+        opaque: bool,
+    ) -> None:
         """Enlarge the tile at ``y``, ``x`` of the rows ``seen`` into its place in ``out``."""
         s = self.scale
         has_alpha = seen.shape[2] in (2, 4)
         given = seen[:, x.read_start : x.read_stop]
         if opaque:
             given = given[:, :, :-1]
-        result = self._crop(self._enlarge(to_float(given), has_alpha and not opaque), y, x)
+        floats = to_float(given)
+        result = self._crop(self._enlarge(floats, has_alpha and not opaque), y, x)
+        if check is not None:
+            rows = slice(y.start - y.read_start, y.stop - y.read_start)
+            inner = floats[:, :, rows, x.start - x.read_start : x.stop - x.read_start]
+            check.add(inner, result, has_alpha=has_alpha and not opaque)
         target = out[:, x.start * s : x.stop * s]
         target[:, :, : result.shape[1]] = to_pixels(result, seen)
         if opaque:
