@@ -104,6 +104,67 @@ def test_what_decodes_with_warnings_is_done_with_a_note(content, tmp_path, magic
     assert not target.exists()
 
 
+def flipped_deflate():
+    """A TIFF in which a bit of a pixel has changed, and only the checksum tells."""
+    content = bytearray(encoded(".tif", compression="deflate"))
+    start = content.index(b"\x78\x9c")
+    inflate = zlib.decompressobj()
+    inflate.decompress(bytes(content[start:]))
+    end = len(content) - len(inflate.unused_data)
+    content[end - 2] ^= 1
+    return bytes(content)
+
+
+def gif_that_ends_early():
+    """A frame whose data are cut short, in a file that is complete."""
+    content = encoded(".gif")
+    start = content.index(b",", 13 + (3 << ((content[10] & 7) + 1)))
+    place = start + 10 + (3 << ((content[start + 9] & 7) + 1) if content[start + 9] & 128 else 0)
+    first = place + 1
+    return content[: first + 1 + content[first]] + b"\0;"
+
+
+def webp_with_a_hole():
+    content = bytearray(encoded(".webp"))
+    content += b"\0\1\2\3\4\5\6\7"
+    content[4:8] = (len(content) - 8).to_bytes(4, "little")
+    return bytes(content)
+
+
+BROKEN = {
+    "a.tif": (flipped_deflate(), "strip"),
+    "a.gif": (gif_that_ends_early(), "end early"),
+    "b.gif": (encoded(".gif")[:-1] + b"\7", "no block"),
+    "a.webp": (webp_with_a_hole(), "no chunk"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_a_decoder_passes_over_is_noted(name, tmp_path, magic):
+    content, said = BROKEN[name]
+    (tmp_path / name).write_bytes(content)
+    task = Task(tmp_path / name, tmp_path / "out.png")
+    outcome = run_task(task, magic)
+    if outcome.status == "failed":
+        assert "damaged" in outcome.message
+        return
+    assert said in outcome.notes[0]
+    task.target.unlink()
+    assert run_task(task, magic, strict=True).status == "failed"
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".gif", ".webp", ".png", ".jpg", ".avif"])
+def test_a_whole_picture_has_no_note(suffix, tmp_path, magic):
+    options = [{}]
+    if suffix == ".tif":
+        options += [{"compression": "deflate", "bigtiff": big} for big in (False, True)]
+        options.append({"compression": "deflate", "tile": True, "pyramid": True})
+    for number, given in enumerate(options):
+        path = tmp_path / f"{number}{suffix}"
+        path.write_bytes(encoded(suffix, height=300, **given))
+        assert run_task(Task(path, tmp_path / f"out{number}.png"), magic).notes == ()
+
+
 def test_a_warning_in_the_middle_of_a_strip_by_strip_decode_is_noted(tmp_path, monkeypatch):
     (tmp_path / "a.jpg").write_bytes(broken_scan(height=2000))
     whole = read_picture(tmp_path / "a.jpg").pixels

@@ -8,6 +8,8 @@ for. Nothing in libvips' global state is changed, which belongs to the host prog
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,6 +20,17 @@ from paragonsr2.images.formats import FORMATS, SIGNATURE_BYTES, recognise
 
 #: What ends decoding: damage, or anything that libvips would only warn of.
 FailOn = Literal["error", "warning"]
+
+
+@contextmanager
+def text_errors() -> Generator[None]:
+    """Raise libvips' complaints that quote damaged metadata, and are not text, like its others."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        # pyvips has not come to clearing it, and the next file would get it.
+        pyvips.vips_lib.vips_error_clear()
+        raise pyvips.Error("its metadata is not text") from error
 
 
 def open_image(

@@ -20,10 +20,11 @@ import pyvips
 from paragonsr2.arrays.pixels import Pixels, full_scale
 from paragonsr2.errors import ImageError, ImageTooLargeError
 from paragonsr2.images.apng import Animation, count_frames
+from paragonsr2.images.damage import broken_image
 from paragonsr2.images.exif import is_kept, without_pixel_facts
 from paragonsr2.images.formats import complaint
 from paragonsr2.images.header import Header, Picture
-from paragonsr2.images.loading import FailOn, open_image
+from paragonsr2.images.loading import FailOn, open_image, text_errors
 
 #: Default limit of the input pixels, all pages together: a file of a few bytes can claim any
 #: number. The largest single exposures of today's cameras stay below.
@@ -41,6 +42,8 @@ _KIND: dict[str, npt.DTypeLike] = {"uchar": np.uint8, "ushort": np.uint16, "floa
 
 
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:>|\s*=\s*[\"']))[2-8]")
+
+_WARNED = "decoded with warnings"
 
 #: Value of the orientation tag of a picture that need not be turned.
 _UPRIGHT = 1
@@ -99,16 +102,30 @@ class ImageReader:
             if path.stat().st_size == 0:
                 raise ImageError(f"{path} is empty")
             try:
-                self._open("warning")
+                with text_errors():
+                    self._open("warning")
             except pyvips.Error as warning:
                 self._open_again(warning)
+            if not first_page and not self.warnings:
+                self._look_for_damage()
+
+    def _look_for_damage(self) -> None:
+        """Find what libvips passes over."""
+        head = self.header
+        size = head.width * head.height * head.pages * head.channels * head.dtype.itemsize
+        damage = broken_image(self.path, size)
+        if damage and self._strict:
+            raise ImageError(f"{self.path} is damaged: {damage}")
+        if damage:
+            self.warnings = (f"{_WARNED}: {damage}",)
 
     def _open_again(self, warning: pyvips.Error) -> None:
         """Open the file past what libvips only warns of; raises what is more than that."""
         if self._strict or self.warnings:
             raise warning
-        self._open("error")
-        self.warnings = (f"decoded with warnings: {complaint(warning)}",)
+        with text_errors():
+            self._open("error")
+        self.warnings = (f"{_WARNED}: {complaint(warning)}",)
 
     def _open(self, fail_on: FailOn) -> None:
         path, max_pixels, first_page = self.path, self._max_pixels, self._first_page
@@ -192,7 +209,8 @@ class ImageReader:
 
     def _rows(self, top: int, count: int) -> bytes:
         try:
-            return self._region.fetch(0, top, self.header.width, count)
+            with text_errors():
+                return self._region.fetch(0, top, self.header.width, count)
         except pyvips.Error as warning:
             self._open_again(warning)
             return self._region.fetch(0, top, self.header.width, count)
