@@ -131,7 +131,15 @@ def webp_with_a_hole():
     return bytes(content)
 
 
+def jpeg_without_an_end():
+    """A JPEG whose scan holds a byte that looks like a marker, where its end should be."""
+    content = bytearray(encoded(".jpg"))
+    content[-2:] = b"\xff\x37"
+    return bytes(content)
+
+
 BROKEN = {
+    "a.jpg": (jpeg_without_an_end(), "no marker"),
     "a.tif": (flipped_deflate(), "strip"),
     "a.gif": (gif_that_ends_early(), "end early"),
     "b.gif": (encoded(".gif")[:-1] + b"\7", "no block"),

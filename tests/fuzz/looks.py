@@ -71,7 +71,7 @@ def is_known_to_others(path: Path, whole: Path) -> str:
 
 def _pillow_complains(path: Path) -> bool:
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("ignore")
         try:
             with Image.open(path) as image:
                 for page in range(getattr(image, "n_frames", 1)):

@@ -1,10 +1,10 @@
 """Damage that image decoders pass over: chains that break, and checksums nobody compares.
 
-libvips decodes what it finds of a GIF or a WebP animation, and libtiff stops to inflate when a strip
-is full, before the checksum at its end.
+libvips decodes what it finds of a GIF or a WebP animation, libtiff stops to inflate when a strip is
+full, before the checksum at its end, and libjpeg does not look for the end of a JPEG.
 
-Source: CompuServe, "Graphics Interchange Format, Version 89a"; Google, "WebP Container
-Specification"; Adobe, "TIFF, Revision 6.0" and "TIFF Technical Notes", deflate; RFC 1950.
+Source: ITU-T T.81, annex B; CompuServe, "Graphics Interchange Format, Version 89a"; Google, "WebP
+Container Specification"; Adobe, "TIFF, Revision 6.0" and "TIFF Technical Notes"; RFC 1950.
 """
 
 from __future__ import annotations
@@ -40,6 +40,28 @@ def broken_image(path: Path, most: int) -> str:
                 except (IndexError, struct.error):
                     return "the file is cut short"
     return ""
+
+
+# What ends a scan of a JPEG: neither a stuffed byte nor a restart.
+_MARKER = re.compile(rb"\xff+[^\xff\x00\xd0-\xd7]")
+
+
+def _check_jpeg(content: bytes, _most: int) -> str:
+    place = 2
+    while True:
+        found = _MARKER.match(content, place)
+        if found is None or content[found.end() - 1] < 0xC0:
+            return f"there is no marker at byte {place}"
+        place = found.end()
+        if content[place - 1] == 0xD9:
+            return ""
+        scan = content[place - 1] == 0xDA
+        place += struct.unpack_from(">H", content, place)[0]
+        if scan:
+            found = _MARKER.search(content, place)
+            if found is None:
+                return "the file is cut short"
+            place = found.start()
 
 
 def _check_gif(content: bytes, _most: int) -> str:
@@ -164,6 +186,7 @@ def _directories(content: bytes) -> Iterator[dict[int, tuple[int, ...]]]:
 
 
 _CHECKS: dict[bytes, Callable[[bytes, int], str]] = {
+    rb"\xff\xd8\xff": _check_jpeg,
     rb"GIF8[79]a": _check_gif,
     rb"RIFF....WEBP": _check_webp,
     rb"II[*+]\0|MM\0[*+]": _check_tiff,
