@@ -67,8 +67,10 @@ def main() -> None:
     torch.manual_seed(0)
     compact = to_onnx(CompactClass())
     candidates = {
-        "realtime_x2": OnnxBackend(ours, device="cpu", threads=options.threads).run,
-        "compact_class_x2": OnnxBackend(compact, device="cpu", threads=options.threads).run,
+        "realtime_x2": OnnxBackend(ours, device="cpu", threads=options.threads, trusted=True).run,
+        "compact_class_x2": OnnxBackend(
+            compact, device="cpu", threads=options.threads, trusted=True
+        ).run,
     }
     timings = time_side_by_side(candidates, options.height, options.width, calls=options.calls)
     ratio = timings["compact_class_x2"].median / timings["realtime_x2"].median

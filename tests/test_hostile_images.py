@@ -208,12 +208,12 @@ def fuzz_program(name, *options):
 
 
 def test_spoiled_images_are_outputs_or_one_line():
-    report = fuzz_program("run", "--cases", "60", "--seed", "7")
+    report = fuzz_program("run", "--count", "60", "--seed", "7")
     assert sum(report["counts"].values()) == 60
 
 
 def test_spoiled_clips_are_outputs_or_one_line():
-    report = fuzz_program("run", "--clips", "--cases", "12", "--seed", "7")
+    report = fuzz_program("run", "--clips", "--count", "12", "--seed", "7")
     assert sum(report["counts"].values()) == 12
 
 

@@ -355,7 +355,7 @@ def test_a_damaged_segment_is_done_again(tmp_path, magic):
 def test_two_jobs_cannot_write_one_output(tmp_path, magic):
     source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
     make_clip(source, regular(4))
-    with locked(work_folder(target)), pytest.raises(OutputError, match="another job"):
+    with locked(work_folder(target)), pytest.raises(OutputError, match="another run"):
         upscale_video(source, target, magic, QUICK)
     enlarge(source, magic, target=target)
 

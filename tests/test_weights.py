@@ -13,7 +13,8 @@ from conftest import stirred
 from paragonsr2.errors import WeightsError
 from paragonsr2.network.generator import ALPHA_KEY, build
 from paragonsr2.variants import VARIANTS
-from paragonsr2.weights.store import WRAPPERS, load_checkpoint, save_checkpoint
+from paragonsr2.weights.pickled import WRAPPERS
+from paragonsr2.weights.store import load_checkpoint, save_checkpoint
 
 
 def same(a, b, atol=0.0):
@@ -71,7 +72,7 @@ def test_foreign_wrappers_are_read(tmp_path, wrapper, prefix):
     network = stirred(build("stream", 3, expansion=3))
     state = {prefix + key: value for key, value in network.state_dict().items()}
     torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "x.pth")
-    loaded = load_checkpoint(tmp_path / "x.pth")
+    loaded = load_checkpoint(tmp_path / "x.pth", trusted=True)
     assert loaded.description.scale == 3
     assert loaded.description.expansion == 3
     same(network, loaded.network)
@@ -80,7 +81,7 @@ def test_foreign_wrappers_are_read(tmp_path, wrapper, prefix):
 def test_alpha_may_be_told_where_the_file_does_not_say_it(tmp_path):
     network = stirred(build("realtime", 2, upsampler_alpha=0.5))
     torch.save(network.state_dict(), tmp_path / "x.pth")
-    same(network, load_checkpoint(tmp_path / "x.pth", upsampler_alpha=0.5).network)
+    same(network, load_checkpoint(tmp_path / "x.pth", upsampler_alpha=0.5, trusted=True).network)
     save_checkpoint(tmp_path / "x.safetensors", network, "realtime")
     with pytest.raises(WeightsError, match=r"upsampler_alpha 0\.5"):
         load_checkpoint(tmp_path / "x.safetensors", upsampler_alpha=0.1)
@@ -160,7 +161,7 @@ def test_damaged_files_are_refused(tmp_path, suffix, content):
 def test_a_foreign_network_is_refused(tmp_path):
     torch.save({"params": {"body.0.weight": torch.zeros(3, 3)}}, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match="no ParagonSR2"):
-        load_checkpoint(tmp_path / "x.pth")
+        load_checkpoint(tmp_path / "x.pth", trusted=True)
     torch.save({"params": {"a": 1}}, tmp_path / "y.pth")
     with pytest.raises(WeightsError):
         load_checkpoint(tmp_path / "y.pth")
@@ -170,18 +171,18 @@ def test_alpha_travels_in_the_state(tmp_path):
     network = stirred(build("realtime", 2, upsampler_alpha=0.3))
     for form in (network, network.collapse()):
         torch.save({"params_ema": form.state_dict()}, tmp_path / "x.pth")
-        loaded = load_checkpoint(tmp_path / "x.pth", upsampler_alpha=0.3)
+        loaded = load_checkpoint(tmp_path / "x.pth", upsampler_alpha=0.3, trusted=True)
         assert loaded.description.upsampler_alpha == 0.3
         same(form, loaded.network)
     with pytest.raises(WeightsError, match=r"alpha 0\.3, not 0\.6; drop"):
-        load_checkpoint(tmp_path / "x.pth", upsampler_alpha=0.6)
+        load_checkpoint(tmp_path / "x.pth", upsampler_alpha=0.6, trusted=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_alpha_survives_a_cast_of_the_file(tmp_path, dtype):
     network = build("realtime", 2, upsampler_alpha=0.35)
     torch.save({k: v.to(dtype) for k, v in network.state_dict().items()}, tmp_path / "x.pth")
-    loaded = load_checkpoint(tmp_path / "x.pth")
+    loaded = load_checkpoint(tmp_path / "x.pth", trusted=True)
     assert loaded.description.upsampler_alpha == 0.35
     assert float(network.half().state_dict()[ALPHA_KEY]) == pytest.approx(0.35, abs=1e-7)
 

@@ -12,11 +12,13 @@
     │   ├── ImageError           not an image, damaged, or unreadable
     │   └── ImageTooLargeError   more pixels than the limit allows
     ├── OutputError              the result cannot be written (exit 1)
+    │   └── BusyOutputError      another run is writing it
     ├── InterruptedJobError      the user interrupted a job (exit 130)
     └── EnvironmentProblem       environment or model cannot serve (exit 3)
         ├── MissingExtraError    an optional dependency is not installed
         ├── WeightsError         weights missing, damaged, unsafe or of another network
         ├── BackendError         an engine cannot run this model here
+        ├── WrongResultError     what a model gave cannot be right
         ├── ExportError          an exported model is not the network it came from
         └── TrainingError        training cannot go on
 """
@@ -68,6 +70,10 @@ class OutputError(ParagonError):
     """A result cannot be written. No incomplete file is left."""
 
 
+class BusyOutputError(OutputError):
+    """Another run is writing the same result."""
+
+
 class InterruptedJobError(ParagonError):
     """The user interrupted a job; the message says what is kept and how to go on."""
 
@@ -93,6 +99,10 @@ class WeightsError(EnvironmentProblem):
 
 class BackendError(EnvironmentProblem):
     """An engine cannot run this model here."""
+
+
+class WrongResultError(EnvironmentProblem):
+    """The result of a model cannot be right: all one colour, or of another brightness."""
 
 
 class ExportError(EnvironmentProblem):

@@ -101,5 +101,5 @@ def variant_name(name: str) -> str:
     """
     short = name.removeprefix(ARCH_PREFIX)
     if short not in VARIANTS:
-        raise OptionError(f"unknown variant '{name}'; choose one of {', '.join(VARIANTS)}")
+        raise OptionError(f"unknown variant {name[:40]!r}; choose one of {', '.join(VARIANTS)}")
     return short

@@ -1,10 +1,13 @@
 """Spoil valid files and ask for each: an output, or a refusal in one line; nothing else.
 
+An output of the right size that differs from that of the unspoiled file must have a note, unless
+the damage cannot be known: another decoder, told to be strict, has nothing to say either.
+
 ::
 
     export PYTHONPATH=tests
-    python -m fuzz.run --cases 2000 --result results/robustness/fuzz_images.json
-    python -m fuzz.run --clips --cases 300 --result results/robustness/fuzz_clips.json
+    python -m fuzz.run --count 10000 --result results/robustness/fuzz_images.json
+    python -m fuzz.run --clips --count 1000 --result results/robustness/fuzz_clips.json
 
 One worker process takes many files and is started anew after a crash or a hang. The same seed
 makes the same files. Inputs that fail are kept in ``--keep``.
@@ -27,6 +30,7 @@ from typing import BinaryIO
 
 from fuzz.clip_corpus import make_clip_corpus
 from fuzz.corpus import make_corpus
+from fuzz.looks import Look, differs, is_known_to_others, look
 from fuzz.mutate import mutate
 
 #: Seconds after which a case hangs.
@@ -64,10 +68,10 @@ class Worker:
         if answer:
             return json.loads(answer)
         if answered:
-            return {"status": "crash", "message": f"exit {self.close()}"}
+            return {"status": "crash", "message": f"exit {self.close()}", "notes": ""}
         self.process.kill()
         self.close()
-        return {"status": "hang", "message": f"no answer in {patience} s"}
+        return {"status": "hang", "message": f"no answer in {patience} s", "notes": ""}
 
     def close(self) -> int:
         """End the process; its exit status."""
@@ -80,9 +84,12 @@ class Report:
     """What came of the cases.
 
     Attributes:
-        counts: cases by what came of them, ``done`` and ``failed`` being right.
+        counts: cases by what came of them, ``done``, ``noted`` and ``failed`` being right.
+        unlike: outputs of the right size, with more than a twentieth of the samples off by more
+            than a tenth, by whether a note says so, or nobody can know, or neither.
         by_format: the same for each suffix.
         refused_unspoiled: files that are refused as they are, and why.
+        noted_unspoiled: files that are done with a note as they are.
         wrong: the cases that were neither an output nor a line.
         slowest: seconds of the slowest case.
         work_folders: of clips that broke off, which keep what is done to go on from there.
@@ -90,8 +97,10 @@ class Report:
     """
 
     counts: Counter[str] = field(default_factory=Counter)
+    unlike: Counter[str] = field(default_factory=Counter)
     by_format: dict[str, Counter[str]] = field(default_factory=dict)
     refused_unspoiled: dict[str, str] = field(default_factory=dict)
+    noted_unspoiled: dict[str, str] = field(default_factory=dict)
     wrong: list[dict[str, str]] = field(default_factory=list)
     slowest: float = 0.0
     work_folders: int = 0
@@ -108,7 +117,9 @@ def judge(answer: dict[str, str], target: Path) -> str:
     """What is wrong with an answer, or its status."""
     status, message = answer["status"], answer["message"]
     if status == "done":
-        return "done" if target.is_file() and target.stat().st_size else "no output"
+        if not target.is_file() or not target.stat().st_size:
+            return "no output"
+        return "noted" if answer["notes"] else "done"
     if status == "failed":
         if len(message.splitlines()) != 1 or "Traceback" in message:
             return "no single line"
@@ -128,6 +139,7 @@ def fuzz(
     report = Report()
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as stderr:
         worker = Worker(stderr)
+        looks: dict[str, Look | None] = {}
         for name in names:
             source = Path(folder, name)
             target = target_of(source)
@@ -136,6 +148,9 @@ def fuzz(
             answer = worker.ask(source, target, START)
             if answer["status"] != "done":
                 report.refused_unspoiled[name] = answer["message"].replace(folder, "")
+            elif answer["notes"]:
+                report.noted_unspoiled[name] = answer["notes"]
+            looks[name] = look(target) if target.exists() else None
             target.unlink(missing_ok=True)
         whole = Path(folder, names[0])
         for number in range(cases):
@@ -149,9 +164,18 @@ def fuzz(
             answer = worker.ask(source, target, patience)
             report.slowest = max(report.slowest, time.perf_counter() - started)
             verdict = judge(answer, target)
+            if verdict in ("done", "noted") and differs(looks[name], look(target)):
+                known = (
+                    "noted"
+                    if verdict == "noted"
+                    else is_known_to_others(source, Path(folder, name))
+                )
+                report.unlike[known] += 1
+                if known == "known to others":
+                    verdict = "silent"
             report.counts[verdict] += 1
             report.by_format.setdefault(source.suffix[1:], Counter())[verdict] += 1
-            if verdict not in ("done", "failed"):
+            if verdict not in ("done", "noted", "failed"):
                 report.wrong.append({"case": source.name, "what": verdict, **answer})
                 if keep is not None:
                     keep.mkdir(parents=True, exist_ok=True)
@@ -181,7 +205,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", action="store_true", help="clips in place of images")
-    parser.add_argument("--cases", type=int, default=2000)
+    parser.add_argument("--count", type=int, default=2000, help="number of spoiled files")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="folder for inputs that went wrong")
     parser.add_argument("--result", type=Path)
@@ -189,15 +213,17 @@ def main() -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         corpus = make_clip_corpus(Path(folder)) if options.clips else make_corpus()
-    report = fuzz(corpus, options.cases, options.seed, options.keep)
+    report = fuzz(corpus, options.count, options.seed, options.keep)
     kind = "clips" if options.clips else "images"
     result = {
         "what": f"spoiled {kind} through the upscaler, in a worker process",
-        "cases": options.cases,
+        "cases": options.count,
         "seed": options.seed,
         "files": len(corpus),
         "refused_unspoiled": report.refused_unspoiled,
+        "noted_unspoiled": report.noted_unspoiled,
         "counts": dict(report.counts),
+        "unlike_the_unspoiled": dict(report.unlike),
         "by_format": {key: dict(value) for key, value in sorted(report.by_format.items())},
         "wrong": report.wrong,
         "work_folders_left": report.work_folders,

@@ -1,7 +1,7 @@
 """The process that is fuzzed: enlarges files named on stdin, and answers a line for each.
 
-An answer is a JSON object with ``status`` and ``message``. Whatever is no outcome of the package
-(a traceback) is told as ``status`` ``traceback``; a crash or a hang is seen by who asks.
+An answer is a JSON object with ``status``, ``message`` and ``notes``. Whatever is no outcome of
+the package is told as ``status`` ``traceback``; a crash or a hang is seen by who asks.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ def main() -> None:
         source, target = map(Path, json.loads(line))
         try:
             outcome = run_task(Task(source, target), upscaler, overwrite=True, max_pixels=4_000_000)
-            answer = {"status": outcome.status, "message": outcome.message}
+            answer = {
+                "status": outcome.status,
+                "message": outcome.message,
+                "notes": "; ".join(outcome.notes),
+            }
         except Exception:
-            answer = {"status": "traceback", "message": traceback.format_exc()}
+            answer = {"status": "traceback", "message": traceback.format_exc(), "notes": ""}
         print(json.dumps(answer), flush=True)
 
 

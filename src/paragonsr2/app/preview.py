@@ -13,7 +13,7 @@ from paragonsr2.clips.container import is_video
 from paragonsr2.clips.frames import read_frames
 from paragonsr2.errors import ImageError, ImageTooLargeError
 from paragonsr2.images.apng import count_frames
-from paragonsr2.images.loading import open_image
+from paragonsr2.images.loading import open_image, text_errors
 
 #: Largest side of a preview in pixels; a browser keeps 4 bytes for each of them.
 MAX_SIDE = 6144
@@ -63,15 +63,16 @@ def make_preview(source: Path, target: Path, *, max_pixels: int) -> MediaSize:
     if is_video(source):
         return _clip_preview(source, target, max_pixels)
     try:
-        image = open_image(source)
-        size = _size(image, count_frames(source))
-        if size.pixels > max_pixels:
-            raise ImageTooLargeError(
-                f"{_text(size)} is {size.pixels / 1e6:.1f} megapixels; "
-                f"at this scale the page takes {max_pixels / 1e6:.1f}"
-            )
-        shown = image.thumbnail_image(MAX_SIDE, size="down", export_profile="srgb")
-        shown.cast("uchar").write_to_file(str(target), compression=1, keep="none")
+        with text_errors():
+            image = open_image(source)
+            size = _size(image, count_frames(source))
+            if size.pixels > max_pixels:
+                raise ImageTooLargeError(
+                    f"{_text(size)} is {size.pixels / 1e6:.1f} megapixels; "
+                    f"at this scale the page takes {max_pixels / 1e6:.1f}"
+                )
+            shown = image.thumbnail_image(MAX_SIDE, size="down", export_profile="srgb")
+            shown.cast("uchar").write_to_file(str(target), compression=1, keep="none")
     except (pyvips.Error, ImageError) as error:
         # Their messages contain the path, which the visitor must not see.
         raise ImageError("this image cannot be read; it may be damaged or incomplete") from error

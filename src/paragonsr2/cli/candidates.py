@@ -107,7 +107,8 @@ def open_onnx(entry: Entry, kind: Literal["onnx", "onnx_fp16"], device: str, thr
 
     if kind not in entry.files:
         raise BackendError("no fp16 graph is bundled for this model; make one: paragonsr2 export")
-    return OnnxBackend(bundled_bytes(entry, kind), device=device, threads=threads).run
+    content = bundled_bytes(entry, kind)
+    return OnnxBackend(content, device=device, threads=threads, trusted=True).run
 
 
 def open_openvino(entry: Entry, device: str, precision: Precision, threads: int) -> Run:
@@ -121,7 +122,9 @@ def open_openvino(entry: Entry, device: str, precision: Precision, threads: int)
     from paragonsr2.weights.catalogue import bundled_bytes
 
     content = bundled_bytes(entry, "onnx")
-    return OpenVinoBackend(content, device=device, precision=precision, threads=threads).run
+    return OpenVinoBackend(
+        content, device=device, precision=precision, threads=threads, trusted=True
+    ).run
 
 
 def _open_torch(entry: Entry, device: str, precision: Precision, mode: TorchMode) -> Run:

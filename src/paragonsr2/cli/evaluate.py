@@ -17,7 +17,9 @@ from paragonsr2.cli.options import (
     ModelOption,
     PrecisionOption,
     ScaleOption,
+    TrustOption,
 )
+from paragonsr2.cli.output import shown
 from paragonsr2.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def evaluate(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     ensemble: EnsembleOption = False,
+    trust_model: TrustOption = False,
     result: Annotated[
         Path | None,
         typer.Option(help="Also write the scores and a description of the machine here."),
@@ -48,7 +51,15 @@ def evaluate(
     if kind != "bicubic":
         raise UsageError(f"there is no --kind {kind}; use bicubic")
     up = Upscaler(
-        model, scale, backend=backend, device=device, precision=precision, ensemble=ensemble
+        model,
+        scale,
+        backend=backend,
+        device=device,
+        precision=precision,
+        ensemble=ensemble,
+        trust_model=trust_model,
+        # A broken model has a score, too.
+        check_results=False,
     )
     sets: dict[str, dict[str, float | int]] = {}
     images: dict[str, dict[str, dict[str, float]]] = {}
@@ -104,5 +115,5 @@ def _evaluate_folder(up: Upscaler, folder: Path) -> dict[str, Score]:
         rgb = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
         scores[file.name] = evaluate_image(cast(Any, up), cast(Any, rgb), up.scale)
         if sys.stderr.isatty():
-            print(f"{file.name}: {scores[file.name].psnr_y:.2f} dB", file=sys.stderr)
+            print(f"{shown(file.name)}: {scores[file.name].psnr_y:.2f} dB", file=sys.stderr)
     return scores

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from paragonsr2.cli.options import ScaleOption
+from paragonsr2.cli.options import ScaleOption, TrustOption
 from paragonsr2.errors import MissingExtraError, OptionError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def export(
         float | None, typer.Option(help="Base path, if the checkpoint does not state it.")
     ] = None,
     opset: Annotated[int, typer.Option(help="ONNX opset: 18 or 20.")] = 18,
+    trust_model: TrustOption = False,
 ) -> None:
     """Export a model for other programs.
 
@@ -51,19 +52,21 @@ def export(
     if file_format != "onnx":
         if (arch, val_dir, upsampler_alpha, opset) != (None, None, None, 18):
             raise OptionError("--arch, --val-dir, --upsampler-alpha and --opset are for ONNX only")
-        _export_other(model, output, scale, file_format)
+        _export_other(model, output, scale, file_format, trusted=trust_model)
         return
-    run_export(model, output, scale, arch, val_dir, upsampler_alpha, opset)
+    run_export(model, output, scale, arch, val_dir, upsampler_alpha, opset, trusted=trust_model)
 
 
-def _export_other(model: str, output: Path, scale: int | None, kind: Format) -> None:
+def _export_other(
+    model: str, output: Path, scale: int | None, kind: Format, *, trusted: bool
+) -> None:
     try:
         from paragonsr2.export.other_tools import export_format
         from paragonsr2.weights.source import resolve
     except ModuleNotFoundError as error:
         raise MissingExtraError("exporting", "torch") from error
 
-    for path in export_format(resolve(model, scale), kind, output):
+    for path in export_format(resolve(model, scale, trusted=trusted), kind, output):
         print(path)
 
 
@@ -75,6 +78,8 @@ def run_export(
     val_dir: Path | None,
     upsampler_alpha: float | None,
     opset: int,
+    *,
+    trusted: bool = False,
 ) -> None:
     """Export and print the result of the check; see :func:`export` for the arguments.
 
@@ -91,7 +96,9 @@ def run_export(
     file = resolve(model, scale).checkpoint
     if file is None:
         raise OptionError(f"{model} is not a checkpoint; give a .safetensors or .pth file")
-    checkpoint = load_checkpoint(file.path, arch=arch, scale=scale, upsampler_alpha=upsampler_alpha)
+    checkpoint = load_checkpoint(
+        file.path, arch=arch, scale=scale, upsampler_alpha=upsampler_alpha, trusted=trusted
+    )
     released = release_onnx(checkpoint, output, val_dir=val_dir, opset=opset)
     for one in released:
         print(f"{one.precision}  {one.path}")

@@ -5,7 +5,9 @@ Only light modules are imported here, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Annotated
@@ -18,6 +20,7 @@ from paragonsr2.cli.engine import engine
 from paragonsr2.cli.evaluate import evaluate
 from paragonsr2.cli.export import export
 from paragonsr2.cli.models import inspect, models
+from paragonsr2.cli.output import StandardStreams, shown
 from paragonsr2.cli.train import train
 from paragonsr2.cli.upscale import upscale
 from paragonsr2.errors import ParagonError
@@ -62,24 +65,48 @@ def root(
     """Enlarge images and videos 2, 3, 4 or 8 times, and train, measure and deploy the networks."""
 
 
+def _end_when_told() -> None:
+    """End on SIGTERM as on an error, so that no temporary file is left behind."""
+
+    def end(number: int, frame: object) -> None:  # noqa: ARG001
+        sys.exit(128 + number)
+
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGTERM, end)
+
+
 @contextmanager
 def exit_on_error(program: str) -> Generator[None]:
-    """Print an expected error as one line on stderr and exit with its code."""
+    """Print an expected error as one line on stderr and exit with its code.
+
+    Closed or full standard streams do not end the work. That results did not fit on standard
+    output is an error, if there is no other.
+    """
     set_up_command()
+    _end_when_told()
+    streams = StandardStreams()
     try:
-        yield
+        try:
+            yield
+        except SystemExit as end:
+            if not end.code:
+                streams.finish()
+            raise
+        streams.finish()
     except ParagonError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(shown(f"{program}: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except ImportError as error:
         # A library is missing or damaged; what is optional has been handled where it is used.
-        print(f"{program}: a library does not load: {error}; reinstall {NAME}", file=sys.stderr)
+        reason = shown(str(error))
+        print(f"{program}: a library does not load: {reason}; reinstall {NAME}", file=sys.stderr)
         sys.exit(BROKEN_LIBRARY)
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        sys.exit(0)
 
 
 def main() -> None:

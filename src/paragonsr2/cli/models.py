@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from paragonsr2.cli.options import JsonOption
-from paragonsr2.errors import MissingExtraError, UsageError, WeightsError
+from paragonsr2.cli.options import JsonOption, TrustOption
+from paragonsr2.cli.output import shown
+from paragonsr2.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from paragonsr2.weights.catalogue import Entry
@@ -61,6 +62,7 @@ def _details(entry: Entry) -> Sequence[str]:
 
 def inspect(
     file: Annotated[Path, typer.Argument(help="A checkpoint, ONNX file or TensorRT engine.")],
+    trust_model: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show variant, scale, parameters, cost and metadata of a model file."""
@@ -68,11 +70,11 @@ def inspect(
 
     suffix = file.suffix.lower()
     if suffix == ".onnx":
-        about = _inspect_onnx(file)
+        about = _inspect_onnx(file, trusted=trust_model)
     elif suffix == ".engine":
         about = _inspect_engine(file)
     elif suffix in CHECKPOINT_SUFFIXES:
-        about = _inspect_checkpoint(file)
+        about = _inspect_checkpoint(file, trusted=trust_model)
     else:
         known = ", ".join(MODEL_SUFFIXES)
         raise UsageError(
@@ -83,7 +85,8 @@ def inspect(
     else:
         width = max(map(len, about))
         for key, value in about.items():
-            print(f"{key:<{width}}  {json.dumps(value) if isinstance(value, dict) else value}")
+            text = json.dumps(value) if isinstance(value, dict) else str(value)
+            print(shown(f"{key:<{width}}  {text}"))
 
 
 def _not_a_file(name: str) -> str:
@@ -102,13 +105,13 @@ def _not_a_file(name: str) -> str:
     return f"'{name}' is a bundled model, not a file; see it with: paragonsr2 models --long"
 
 
-def _inspect_checkpoint(file: Path) -> dict[str, object]:
+def _inspect_checkpoint(file: Path, *, trusted: bool) -> dict[str, object]:
     try:
         from paragonsr2.measure.cost import network_cost
         from paragonsr2.weights.store import load_checkpoint
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"inspecting {file.name}", "torch") from error
-    checkpoint = load_checkpoint(file)
+    checkpoint = load_checkpoint(file, trusted=trusted)
     cost = network_cost(checkpoint.network)
     return {
         **dataclasses.asdict(checkpoint.description),
@@ -119,22 +122,19 @@ def _inspect_checkpoint(file: Path) -> dict[str, object]:
     }
 
 
-def _inspect_onnx(file: Path) -> dict[str, object]:
+def _inspect_onnx(file: Path, *, trusted: bool) -> dict[str, object]:
     from paragonsr2.upscale.backends import OnnxBackend
 
-    backend = OnnxBackend(file, device="cpu")
+    backend = OnnxBackend(file, device="cpu", trusted=trusted)
     about: dict[str, object] = dict(backend.session.get_modelmeta().custom_metadata_map)
     if "training" in about:
-        try:
-            about["training"] = json.loads(str(about["training"]))
-        except json.JSONDecodeError as error:
-            raise WeightsError(
-                f"{file.name}: its metadata 'training' is not JSON; export the model again"
-            ) from error
-    about["scale"] = backend.scale
-    for key, kind in (("parameters", int), ("kmacs_per_pixel", float)):
-        about[key] = kind(str(about[key])) if key in about else None
-    return about
+        about["training"] = backend.facts.training
+    return {
+        **about,
+        "scale": backend.scale,
+        "parameters": backend.facts.parameters,
+        "kmacs_per_pixel": backend.facts.kmacs_per_pixel,
+    }
 
 
 def _inspect_engine(file: Path) -> dict[str, object]:

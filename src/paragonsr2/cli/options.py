@@ -25,4 +25,11 @@ EnsembleOption = Annotated[
     bool,
     typer.Option("--ensemble", help="Average over 8 mirror images: better, at 8 times the cost."),
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-model",
+        help="Open a model file of your own without limits of memory, time and operators.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
+from paragonsr2.cli.output import shown
+
 #: Seconds between two progress events of a job.
 _EVERY = 0.5
 
@@ -85,8 +87,8 @@ class ProgressLine:
             rate = f"{frames} frames {self._frame_rate(name, frames)}"
         whole = "" if self.total is None else f"/{self.total:g}"
         self.count = f"{int(done)}{whole} {self.unit} {rate}"
-        shown = name if len(name) <= 32 else f"{name[:15]}…{name[-16:]}"
-        self._bar.update(self._shown, description=shown, completed=done, count=self.count)
+        short = shown(name if len(name) <= 32 else f"{name[:15]}…{name[-16:]}")
+        self._bar.update(self._shown, description=short, completed=done, count=self.count)
 
     def _frame_rate(self, name: str, frames: int) -> str:
         """The rate since the clip was started or resumed."""

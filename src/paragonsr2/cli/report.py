@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from paragonsr2.cli.output import shown
 from paragonsr2.cli.progress import Events, ProgressLine
 from paragonsr2.errors import InterruptedJobError
 
@@ -114,12 +115,14 @@ class JobReport:
         self._line.show(outcome.source.name, len(self._outcomes))
         self._events.send("result", _fields(outcome))
         if outcome.status == "done" and not self._silent:
-            print(outcome.target, flush=True)
+            path = str(outcome.target)
+            # A pipe gets the name itself.
+            print(shown(path) if sys.stdout.isatty() else path, flush=True)
         if outcome.message:
             self._say(outcome.source, f"{outcome.status}: {outcome.message}")
 
     def _say(self, source: Path, text: str) -> None:
-        print(self._shown(f"{source}: {text}"), file=sys.stderr)
+        print(shown(self._shown(f"{source}: {text}")), file=sys.stderr)
 
     def _interruption(self) -> str:
         again = "run the same command again to"
@@ -142,23 +145,26 @@ class JobReport:
 
     def _summarise(self) -> None:
         count = Counter(outcome.status for outcome in self._outcomes)
+        noted = sum(bool(outcome.notes) for outcome in self._outcomes)
         seconds = time.perf_counter() - self._started
         summary: dict[str, object] = {
             **self._about,
             "seconds": round(seconds, 4),
             **{status: count[status] for status in ("done", "skipped", "failed")},
+            "noted": noted,
         }
         self._events.send("end", summary)
         if self._as_json:
             print(json.dumps({**summary, "results": [_fields(one) for one in self._outcomes]}))
         elif not self._events.wanted:
             parts = [f"{count[key]} {key}" for key in ("done", "skipped", "failed") if count[key]]
+            parts += [f"{noted} with notes on damage"] if noted else []
             about = self._about
-            print(
+            line = (
                 f"{', '.join(parts)} in {seconds:.1f} s  ({about['model']} x{about['scale']}, "
-                f"{about['backend']}, tile {about['tile']})",
-                file=sys.stderr,
+                f"{about['backend']}, tile {about['tile']})"
             )
+            print(shown(line), file=sys.stderr)
 
 
 def _fields(outcome: Outcome) -> dict[str, object]:
@@ -168,6 +174,7 @@ def _fields(outcome: Outcome) -> dict[str, object]:
         "output": str(outcome.target),
         "status": outcome.status,
         "message": outcome.message,
+        "notes": outcome.notes,
         "width": outcome.width,
         "height": outcome.height,
         "pages": outcome.pages,

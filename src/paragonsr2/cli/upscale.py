@@ -17,6 +17,7 @@ from paragonsr2.cli.options import (
     ModelOption,
     PrecisionOption,
     ScaleOption,
+    TrustOption,
 )
 from paragonsr2.cli.report import JobReport
 from paragonsr2.cli.streams import Files, standard_streams
@@ -60,6 +61,17 @@ Suffix = Annotated[
 Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace outputs even if they are newer than their input."),
+]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Fail on damaged inputs in place of writing what is left."),
+]
+Unchecked = Annotated[
+    bool,
+    typer.Option(
+        "--unchecked",
+        help="Keep results that cannot be right: all one colour, or of another brightness.",
+    ),
 ]
 MaxMegapixels = Annotated[
     float,
@@ -133,6 +145,7 @@ def upscale(
     precision: PrecisionOption = "auto",
     tile: Tile = "auto",
     ensemble: EnsembleOption = False,
+    trust_model: TrustOption = False,
     image_format: Format = "keep",
     quality: Quality = None,
     codec: Codec = "keep",
@@ -142,6 +155,8 @@ def upscale(
     temporal: Temporal = "auto",
     suffix: Suffix = None,
     overwrite: Overwrite = False,
+    strict: Strict = False,
+    unchecked: Unchecked = False,
     max_megapixels: MaxMegapixels = 250.0,
     as_json: JsonOption = False,
     as_events: AsEvents = False,
@@ -151,10 +166,12 @@ def upscale(
     Outputs that are newer than their input are skipped, so that the same command, given again,
     continues an interrupted job.
     """
-    engine = _Engine(model, scale, backend, device, precision, _tile(tile), ensemble)
+    engine = _Engine(
+        model, scale, backend, device, precision, _tile(tile), ensemble, trust_model, unchecked
+    )
     images = _Images(image_format, quality)
     videos = _Videos(codec, video_quality, preset, segment, temporal)
-    outputs = _Outputs(suffix, overwrite, int(max_megapixels * 1e6))
+    outputs = _Outputs(suffix, overwrite, strict, int(max_megapixels * 1e6))
     with standard_streams(inputs, output, exclusive=as_json or as_events) as files:
         upscaler = engine.open(videos)
         tasks = _plan(files, upscaler.scale, images, videos, outputs, ensemble=ensemble)
@@ -185,6 +202,8 @@ class _Engine:
     precision: Precision
     tile: TileOption
     ensemble: bool
+    trust_model: bool
+    unchecked: bool
 
     def open(self, videos: _Videos) -> Upscaler:
         """Load the network; what is missing for videos is reported now, not at the first clip."""
@@ -199,6 +218,8 @@ class _Engine:
             precision=self.precision,
             tile=self.tile,
             ensemble=self.ensemble,
+            trust_model=self.trust_model,
+            check_results=not self.unchecked,
         )
         if videos.temporal == "on":
             Steadier(upscaler.scale)
@@ -243,6 +264,7 @@ class _Outputs:
 
     suffix: str | None
     overwrite: bool
+    strict: bool
     max_pixels: int
 
 
@@ -281,6 +303,7 @@ def _run(
         tasks,
         upscaler,
         overwrite=outputs.overwrite,
+        strict=outputs.strict,
         max_pixels=outputs.max_pixels,
         quality=images.quality,
         video=videos.options(outputs.max_pixels),

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.error import EOFError as EndError
 from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from paragonsr2.clips.damage import Damage
 from paragonsr2.errors import ImageError
 
 #: File suffixes that mark a video.
@@ -92,21 +94,44 @@ def main_stream(container: InputContainer) -> VideoStream:
     return found[0]
 
 
-def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Decode all frames in order of presentation; damaged ones are skipped, as players do."""
+def decoded(
+    container: InputContainer, stream: VideoStream, damage: Damage | None = None
+) -> Iterator[VideoFrame]:
+    """Decode all frames in order of presentation; damaged ones are skipped, as players do.
+
+    Args:
+        container: the open file.
+        stream: of it.
+        damage: counts what is skipped.
+    """
+    damage = Damage() if damage is None else damage
     stream.thread_type = "AUTO"  # pyright: ignore[reportAttributeAccessIssue]
+    if container.format.name.startswith("mov"):
+        # Other containers hold an estimate, or the number of packets of another kind.
+        damage.expected = stream.frames
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets, None)
-        except FFmpegError:
+        except FFmpegError as error:
             # The file is cut short or unreadable from here on; flush the decoder.
             packet = None
+            damage.cut = f"reading ends early ({reason(error)})"
+        if packet is not None:
+            damage.lost += packet.is_corrupt
+            # An edit list tells players to leave these out.
+            damage.expected -= packet.is_discard and damage.expected > 0
         try:
-            yield from stream.decode(packet)
+            for frame in stream.decode(packet):
+                damage.decoded += 1
+                damage.flawed += frame.is_corrupt
+                yield frame
+        except EndError:
+            return
         except FFmpegError:
             if packet is None:
                 return
+            damage.refused += 1
             continue
         if packet is None:
             return

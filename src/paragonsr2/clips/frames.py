@@ -14,6 +14,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from paragonsr2.arrays.pixels import Pixels
 from paragonsr2.clips.clip import MATRICES, Clip, guessed_matrix
 from paragonsr2.clips.container import decoded, main_stream, open_clip
+from paragonsr2.clips.damage import Damage
 from paragonsr2.errors import ImageError
 
 # libswscale's defaults favour speed; with these flags YUV to RGB and back is (nearly) lossless.
@@ -43,12 +44,15 @@ class TimedPixels:
     pixels: Pixels | None
 
 
-def read_frames(clip: Clip, *, start: int = 0) -> Iterator[TimedPixels]:
+def read_frames(
+    clip: Clip, *, start: int = 0, damage: Damage | None = None
+) -> Iterator[TimedPixels]:
     """Decode a clip.
 
     Args:
         clip: from :func:`~paragonsr2.clips.clip.probe`.
         start: index of the first frame to yield; those before it are only decoded.
+        damage: counts what cannot be decoded.
 
     Yields:
         Frames in order of presentation.
@@ -62,7 +66,7 @@ def read_frames(clip: Clip, *, start: int = 0) -> Iterator[TimedPixels]:
     before: Pixels | None = None
     with open_clip(clip.path) as container:
         stream = main_stream(container)
-        for index, frame in enumerate(decoded(container, stream)):
+        for index, frame in enumerate(decoded(container, stream, damage)):
             if (frame.width, frame.height) != (clip.width, clip.height):
                 raise ImageError(
                     f"{clip.path} changes from {clip.width}x{clip.height} to "

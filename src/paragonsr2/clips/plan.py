@@ -194,7 +194,7 @@ def _plan_copy(source: InputContainer, clip: Clip, row: ContainerRow) -> CopyPla
     for stream in source.streams:
         if stream.index == clip.stream or _is_rebuilt(stream, source):
             continue
-        if isinstance(stream, AudioStream) and not stream.sample_rate:
+        if isinstance(stream, AudioStream) and not getattr(stream, "sample_rate", 0):
             notes.append(f"stream {stream.index} ({_name(stream)}) is empty and was left out")
         elif stream.disposition & Disposition.attached_pic and row.attachments:
             covers.append(stream.index)

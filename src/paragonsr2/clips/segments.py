@@ -17,7 +17,7 @@ import numpy as np
 
 from paragonsr2.clips.encode import CodedPacket
 from paragonsr2.clips.remux import reorder_depth
-from paragonsr2.errors import OutputError
+from paragonsr2.errors import BusyOutputError, OutputError
 from paragonsr2.files import atomic_path, write_atomic
 
 _FOLDER_SUFFIX = ".paragonsr2-part"
@@ -208,7 +208,8 @@ def locked(folder: Path) -> Generator[None]:
     """Lock a folder for this process; the system releases the lock even if the process is killed.
 
     Raises:
-        OutputError: another process holds the lock, or the folder cannot be created.
+        BusyOutputError: another process holds the lock.
+        OutputError: the folder cannot be created.
     """
     path = folder / _LOCK
     while True:
@@ -219,7 +220,7 @@ def locked(folder: Path) -> Generator[None]:
             raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
         try:
             if not _lock(handle):
-                raise OutputError(f"another job is already writing this output (see {folder})")
+                raise BusyOutputError(f"another run is writing this output (see {folder})")
             # A job that ends deletes its folder, and with it the lock file that we just opened.
             if not _is_same(handle, path):
                 continue

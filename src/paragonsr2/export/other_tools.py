@@ -44,7 +44,9 @@ def export_format(source: ModelSource, kind: Format, output: Path) -> list[Path]
         raise OptionError(
             f"{source.name} has no checkpoint; export a bundled model or a .safetensors file"
         )
-    checkpoint = load_checkpoint(source.checkpoint.path, scale=source.scale)
+    checkpoint = load_checkpoint(
+        source.checkpoint.path, scale=source.scale, trusted=not source.checkpoint.needs_limits
+    )
     name = _name(source, checkpoint)
     if kind == "ncnn":
         from paragonsr2.export.ncnn import build_ncnn

@@ -191,7 +191,7 @@ class Animation:
         pieces.append(chunk(b"IEND", b""))
         try:
             image = cast(Any, pyvips.Image).pngload_buffer(
-                b"".join(pieces), access="sequential", fail_on="truncated"
+                b"".join(pieces), access="sequential", fail_on="error"
             )
             pixels = np.asarray(image)
         except pyvips.Error as error:

@@ -138,7 +138,12 @@ def kept_suffix(path: Path) -> str:
     return FORMATS[form.writes_as].suffixes[0] if form and form.writes_as else path.suffix
 
 
+# What pyvips says of any failure, before what libvips says of this one.
+_GENERAL = ("unable to call", "unable to copy to memory", "unable to fetch")
+
+
 def complaint(error: pyvips.Error) -> str:
     """The last thing that libvips complained about, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[-1:])[:160] or "libvips gives no reason"
+    told = [line for line in lines if not line.startswith(_GENERAL)]
+    return " ".join(told[-1:])[:160] or "libvips gives no reason"

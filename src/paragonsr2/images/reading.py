@@ -20,10 +20,11 @@ import pyvips
 from paragonsr2.arrays.pixels import Pixels, full_scale
 from paragonsr2.errors import ImageError, ImageTooLargeError
 from paragonsr2.images.apng import Animation, count_frames
+from paragonsr2.images.damage import broken_image
 from paragonsr2.images.exif import is_kept, without_pixel_facts
 from paragonsr2.images.formats import complaint
 from paragonsr2.images.header import Header, Picture
-from paragonsr2.images.loading import open_image
+from paragonsr2.images.loading import FailOn, open_image, text_errors
 
 #: Default limit of the input pixels, all pages together: a file of a few bytes can claim any
 #: number. The largest single exposures of today's cameras stay below.
@@ -41,6 +42,8 @@ _KIND: dict[str, npt.DTypeLike] = {"uchar": np.uint8, "ushort": np.uint16, "floa
 
 
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:>|\s*=\s*[\"']))[2-8]")
+
+_WARNED = "decoded with warnings"
 
 #: Value of the orientation tag of a picture that need not be turned.
 _UPRIGHT = 1
@@ -66,13 +69,18 @@ class ImageReader:
     becomes sRGB through its profile, Lab becomes sRGB; palettes and single bits become 8 bits;
     32-bit integers become 16 bits; floats stay floats.
 
+    What libvips only warns of may be damage, such as a broken scan of a JPEG, or a trifle. The
+    file is then decoded all the same, and ``warnings`` says so.
+
     Args:
         path: a file in one of the readable formats, whatever its suffix.
         max_pixels: refuse a file that claims more, all pages together.
         first_page: read only the first page of an animation or document.
+        strict: refuse a file that decodes with warnings only.
 
     Attributes:
         header: what the file claims.
+        warnings: of the decoder, complete when all strips have been read.
 
     Raises:
         ImageError: the file is not an image, is damaged, or has unusual samples.
@@ -80,31 +88,68 @@ class ImageReader:
     """
 
     def __init__(
-        self, path: Path, *, max_pixels: int = MAX_PIXELS, first_page: bool = False
+        self,
+        path: Path,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        first_page: bool = False,
+        strict: bool = False,
     ) -> None:
         self.path = path
+        self.warnings: tuple[str, ...] = ()
+        self._max_pixels, self._first_page, self._strict = max_pixels, first_page, strict
         with _reading(path):
             if path.stat().st_size == 0:
                 raise ImageError(f"{path} is empty")
-            pages, notes = _measure(path, max_pixels, first_page=first_page)
-            frames = 1 if first_page else count_frames(path)
-            self._image: Any = _decode(path, pages)
-            self._at_once = True
-            self._animation: Animation | None = None
-            if frames == 1:
-                self._open_image(pages, notes)
-            else:
-                _check_size(path, self._image.width * self._image.height * frames, max_pixels)
-                self._open_animation(Animation(path))
+            try:
+                with text_errors():
+                    self._open("warning")
+            except pyvips.Error as warning:
+                self._open_again(warning)
+            if not first_page and not self.warnings:
+                self._look_for_damage()
 
-    def _open_image(self, pages: int, notes: tuple[str, ...]) -> None:
+    def _look_for_damage(self) -> None:
+        """Find what libvips passes over."""
+        head = self.header
+        size = head.width * head.height * head.pages * head.channels * head.dtype.itemsize
+        damage = broken_image(self.path, size)
+        if damage and self._strict:
+            raise ImageError(f"{self.path} is damaged: {damage}")
+        if damage:
+            self.warnings = (f"{_WARNED}: {damage}",)
+
+    def _open_again(self, warning: pyvips.Error) -> None:
+        """Open the file past what libvips only warns of; raises what is more than that."""
+        if self._strict or self.warnings:
+            raise warning
+        with text_errors():
+            self._open("error")
+        self.warnings = (f"{_WARNED}: {complaint(warning)}",)
+
+    def _open(self, fail_on: FailOn) -> None:
+        path, max_pixels, first_page = self.path, self._max_pixels, self._first_page
+        pages, notes = _measure(path, max_pixels, fail_on, first_page=first_page)
+        frames = 1 if first_page else count_frames(path)
+        self._image: Any = _decode(path, pages, fail_on)
+        self._at_once = True
+        self._animation: Animation | None = None
+        if frames == 1:
+            self._open_image(pages, notes, fail_on)
+        else:
+            _check_size(path, self._image.width * self._image.height * frames, max_pixels)
+            self._open_animation(Animation(path))
+        self._region: Any = pyvips.Region.new(self._image)
+
+    def _open_image(self, pages: int, notes: tuple[str, ...], fail_on: FailOn) -> None:
         image = self._image
         size = image.width * image.height * image.bands * _dtype(image).itemsize
         self._at_once = size <= AT_ONCE * pages
         if size <= AT_ONCE:
             self._image = image = image.copy_memory()
         # An image that is not in memory can be read only once.
-        alpha = image if size <= AT_ONCE or image.bands % 2 else _decode(self.path, pages)
+        twice = size > AT_ONCE and image.bands % 2 == 0
+        alpha = _decode(self.path, pages, fail_on) if twice else image
         self.header = _header(image, pages, notes, opaque=_opaque(alpha))
 
     def _open_animation(self, animation: Animation) -> None:
@@ -132,7 +177,7 @@ class ImageReader:
 
     def __exit__(self, *_: object) -> None:
         """Close the file."""
-        self._image = None
+        self._image = self._region = None
 
     def strips(self) -> Iterator[Pixels]:
         """Decode the pixels, top to bottom, page after page; can be called once.
@@ -152,17 +197,23 @@ class ImageReader:
         row_bytes = head.width * head.channels * head.dtype.itemsize
         step = head.height if self._at_once else max(1, STRIP // row_bytes)
         with _reading(self.path):
-            region = pyvips.Region.new(self._image)
             for top in range(0, head.height * head.pages, head.height):
                 for first in range(0, head.height, step):
                     rows = min(step, head.height - first)
-                    raw = region.fetch(0, top + first, head.width, rows)
-                    strip: Pixels = np.frombuffer(raw, dtype=head.dtype)
+                    strip: Pixels = np.frombuffer(self._rows(top + first, rows), head.dtype)
                     if head.dtype == np.float32 and not np.isfinite(strip).all():
                         raise ImageError(
                             f"{self.path} contains NaN or infinity; repair those pixels"
                         )
                     yield strip.reshape(rows, head.width, head.channels)
+
+    def _rows(self, top: int, count: int) -> bytes:
+        try:
+            with text_errors():
+                return self._region.fetch(0, top, self.header.width, count)
+        except pyvips.Error as warning:
+            self._open_again(warning)
+            return self._region.fetch(0, top, self.header.width, count)
 
 
 @contextmanager
@@ -183,9 +234,11 @@ def _reading(path: Path) -> Generator[None]:
         ) from error
 
 
-def _measure(path: Path, max_pixels: int, *, first_page: bool) -> tuple[int, tuple[str, ...]]:
+def _measure(
+    path: Path, max_pixels: int, fail_on: FailOn, *, first_page: bool
+) -> tuple[int, tuple[str, ...]]:
     """Check the size; the number of pages to read, and notes on what is left out."""
-    image = open_image(path)
+    image = open_image(path, fail_on=fail_on)
     pages = image.get("n-pages") if image.get_typeof("n-pages") and not first_page else 1
     _check_size(path, image.width * image.height * pages, max_pixels)
     if pages == 1:
@@ -193,7 +246,7 @@ def _measure(path: Path, max_pixels: int, *, first_page: bool) -> tuple[int, tup
     if image.get("vips-loader").startswith("heif"):
         return 1, (f"holds {pages} pictures; only the main one is enlarged",)
     try:
-        whole = open_image(path, n=-1)
+        whole = open_image(path, fail_on=fail_on, n=-1)
     except pyvips.Error as error:
         if "differs" not in str(error):
             raise
@@ -204,13 +257,13 @@ def _measure(path: Path, max_pixels: int, *, first_page: bool) -> tuple[int, tup
     return pages, ()
 
 
-def _decode(path: Path, pages: int) -> Any:
+def _decode(path: Path, pages: int, fail_on: FailOn) -> Any:
     """The pages below each other, upright and plain; pixels are decoded when they are needed."""
     options: dict[str, Any] = {"n": -1} if pages > 1 else {}
-    image = open_image(path, **options)
+    image = open_image(path, fail_on=fail_on, **options)
     if image.get_typeof("orientation") and image.get("orientation") != _UPRIGHT:
         # Turning needs the rows in another order; libvips keeps large images in a temporary file.
-        image = open_image(path, access="random", **options)
+        image = open_image(path, access="random", fail_on=fail_on, **options)
         height = image.height // pages
         tops = range(0, image.height, height)
         turned = [image.crop(0, top, image.width, height).autorot() for top in tops]

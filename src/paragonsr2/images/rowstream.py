@@ -71,9 +71,7 @@ class RowStream:
         # The image calls back into Python for as long as this object lives.
         self._source = source = pyvips.SourceCustom()
         source.on_read(read)
-        flat = cast(Any, pyvips.Image).pngload_source(
-            source, access="sequential", fail_on="truncated"
-        )
+        flat = cast(Any, pyvips.Image).pngload_source(source, access="sequential", fail_on="error")
         image = flat.bandfold(factor=self.pixel_bytes)
         return image.copy(format=vips_format, bands=self.channels)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pyvips
 
 from paragonsr2.arrays.pixels import Pixels, full_scale
 from paragonsr2.errors import OutputError
-from paragonsr2.files import atomic_path
+from paragonsr2.files import atomic_path, require_room
 from paragonsr2.images.apng import write_animation
 from paragonsr2.images.exif import tells_something
 from paragonsr2.images.formats import WRITABLE, ImageFormat, complaint, format_of
@@ -91,6 +93,7 @@ def write_strips(
         quality: 1..100, of the lossy formats; 100 is lossless in WebP and AVIF.
 
     Raises:
+        BusyOutputError: another process is writing the file.
         OutputError: the suffix is unknown, the format cannot hold such a picture, or the file
             cannot be written; an older file is left as it was.
     """
@@ -101,7 +104,7 @@ def write_strips(
         return
     stream = RowStream(header.width, header.height * header.pages, header.channels, header.dtype)
     try:
-        with atomic_path(path) as part:
+        with atomic_path(path, alone=True) as part, _telling_of_room(part, path, stream):
             image = _with_metadata(stream.image(strips, _FORMAT[header.dtype.name]), header)
             if name == "png":
                 with part.open("wb") as file:
@@ -112,6 +115,17 @@ def write_strips(
         if stream.error is not None:
             raise stream.error from None
         raise OutputError(f"cannot write {path}: {complaint(error)}") from error
+
+
+@contextmanager
+def _telling_of_room(part: Path, path: Path, stream: RowStream) -> Generator[None]:
+    """A codec whose file is full raises what tells nothing, such as "Unknown error -1"."""
+    try:
+        yield
+    except pyvips.Error:
+        if stream.error is None:
+            require_room(part, path)
+        raise
 
 
 def _write_moving_png(path: Path, header: Header, strips: Iterable[Pixels]) -> None:
@@ -128,7 +142,7 @@ def _write_moving_png(path: Path, header: Header, strips: Iterable[Pixels]) -> N
             yield page.getvalue()
 
     try:
-        with atomic_path(path) as part, part.open("wb") as file:
+        with atomic_path(path, alone=True) as part, part.open("wb") as file:
             write_animation(file, encoded(), header.pages, header.delays, header.loop)
     except pyvips.Error as error:
         raise OutputError(f"cannot write {path}: {complaint(error)}") from error
@@ -201,4 +215,4 @@ def _save(image: Any, name: str, part: Path, quality: int, header: Header) -> No
         "jxl": ("jxlsave", {"Q": quality, "lossless": lossless}),
     }
     saver, options = savers[name]
-    getattr(image, saver)(str(part), **options)
+    getattr(image, saver)(os.fsencode(part), **options)

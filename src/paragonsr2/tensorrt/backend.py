@@ -21,7 +21,7 @@ from paragonsr2.tensorrt.engine_files import (
     read_description,
     require_usable,
 )
-from paragonsr2.weights.metadata import Precision, read_tile_needs
+from paragonsr2.weights.metadata import Precision, read_facts
 
 
 class TensorRtBackend:
@@ -48,7 +48,7 @@ class TensorRtBackend:
         free_memory: Callable[[], int],
         name: str,
     ) -> None:
-        needs = read_tile_needs(description.metadata, description.model)
+        needs = read_facts(description.metadata, description.model).needs
         width = 2 if description.identity.precision == "fp16" else 4
         self.name = name
         self.scale = description.scale

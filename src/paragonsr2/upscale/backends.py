@@ -18,7 +18,8 @@ from paragonsr2.errors import BackendError, MissingExtraError, WeightsError
 from paragonsr2.process import without_telemetry
 from paragonsr2.upscale.resources import available_memory, cores, gpu_memory
 from paragonsr2.weights.catalogue import ModelFile
-from paragonsr2.weights.metadata import Precision, read_tile_needs
+from paragonsr2.weights.graph_check import graph_scale
+from paragonsr2.weights.metadata import Precision, read_facts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,9 +148,12 @@ class OnnxBackend:
         device: see :func:`providers`.
         threads: 0 = one per core.
         fp32: reads the float32 twin of an fp16 ``model``, for tiles that overflow in fp16.
+        trusted: open the model without the checks and limits of
+            :func:`~paragonsr2.weights.graph_check.graph_scale`, which are for files of others.
 
     Raises:
-        WeightsError: the model cannot be read, is not ONNX, or needs files beside it.
+        WeightsError: the model cannot be read, is not ONNX, needs files beside it, or does what
+            it must not.
         BackendError: the device is not available, or the model does not enlarge.
     """
 
@@ -160,12 +164,14 @@ class OnnxBackend:
         device: str = "auto",
         threads: int = 0,
         fp32: Callable[[], bytes] | None = None,
+        trusted: bool = False,
     ) -> None:
         with without_telemetry():
             import onnxruntime as ort
 
         label = model.name if isinstance(model, Path) else "model"
         content = ModelFile(model).read() if isinstance(model, Path) else model
+        found = None if trusted else graph_scale(content, label)
         refused: list[str] = []
         for provider, settings in providers(device, ort.get_available_providers()):
             short = provider.removesuffix("ExecutionProvider")
@@ -197,23 +203,13 @@ class OnnxBackend:
         self.half = session.get_inputs()[0].type == "tensor(float16)"
         why = f" ({'; '.join(refused)})" if refused else ""
         self.name = f"onnxruntime {short} {'fp16' if self.half else 'fp32'}{why}"
-        about = session.get_modelmeta().custom_metadata_map
-        try:
-            self.scale = int(about["scale"]) if "scale" in about else self._probe_scale(label)
-        except ValueError as error:
-            raise WeightsError(f"{label}: its metadata is damaged: {error}") from error
-        needs = read_tile_needs(about, label)
-        self.halo, self.multiple_of = needs.halo, needs.multiple_of
-        self.bytes_per_pixel = 4 * needs.floats_per_pixel
-
-    def _probe_scale(self, label: str) -> int:
-        side = 32
-        height, width = self.run(np.full((1, 3, side, side), 0.5, np.float32)).shape[-2:]
-        if height != width or height % side or height < side:
-            raise BackendError(
-                f"{label} turns {side}x{side} into {width}x{height}, so it does not enlarge"
-            )
-        return height // side
+        self.facts = read_facts(session.get_modelmeta().custom_metadata_map, label)
+        stated = self.facts.scale
+        if found is not None and stated not in (None, found):
+            raise WeightsError(f"{label} enlarges x{found}, and its metadata says x{stated}")
+        self.scale = stated or found or graph_scale(content, label, trusted=True)
+        self.halo, self.multiple_of = self.facts.needs.halo, self.facts.needs.multiple_of
+        self.bytes_per_pixel = 4 * self.facts.needs.floats_per_pixel
 
     def run(self, x: FloatNCHW) -> FloatNCHW:
         """Enlarge ``(1, 3, H, W)``."""
@@ -237,11 +233,11 @@ class OnnxBackend:
         if not self.on_cpu:
             return None
         threads = max(1, cores() // parts)
-        return OnnxBackend(self.model, device="cpu", threads=threads, fp32=self.fp32)
+        return OnnxBackend(self.model, device="cpu", threads=threads, fp32=self.fp32, trusted=True)
 
     def in_fp32(self) -> OnnxBackend | None:
         """The float32 twin, if one was given."""
-        return OnnxBackend(self.fp32(), device=self.device) if self.fp32 else None
+        return OnnxBackend(self.fp32(), device=self.device, trusted=True) if self.fp32 else None
 
 
 def providers(device: str, available: Sequence[str]) -> list[tuple[str, dict[str, object]]]:
@@ -396,8 +392,12 @@ def _is_finite(x: FloatNCHW) -> bool:
     return math.isfinite(float(x.sum(dtype=np.float64)))
 
 
-def load_torch_network(path: Path) -> ParagonSR2:
+def load_torch_network(path: Path, *, trusted: bool = False) -> ParagonSR2:
     """Read a checkpoint and return the deployed network.
+
+    Args:
+        path: of the checkpoint.
+        trusted: see :func:`paragonsr2.weights.store.load_checkpoint`.
 
     Raises:
         MissingExtraError: PyTorch is not installed.
@@ -407,5 +407,5 @@ def load_torch_network(path: Path) -> ParagonSR2:
         from paragonsr2.weights.store import load_checkpoint
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"reading {path.name}", "torch") from error
-    network = load_checkpoint(path).network
+    network = load_checkpoint(path, trusted=trusted).network
     return network if network.is_collapsed else network.collapse()

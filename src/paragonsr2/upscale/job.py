@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 from paragonsr2.clips.container import is_video
-from paragonsr2.errors import ParagonError
+from paragonsr2.errors import BusyOutputError, ParagonError
 from paragonsr2.images.names import DEFAULT_QUALITY
 from paragonsr2.images.reading import MAX_PIXELS
 from paragonsr2.upscale.pictures import PictureOptions, enlarge_pictures
@@ -32,6 +33,7 @@ def run_tasks(
     overwrite: bool = False,
     max_pixels: int = MAX_PIXELS,
     quality: int | None = None,
+    strict: bool = False,
     video: VideoOptions | None = None,
     progress: Progress | None = None,
 ) -> Generator[Outcome]:
@@ -43,6 +45,7 @@ def run_tasks(
         overwrite: replace results that are newer than their input, too.
         max_pixels: largest image that is accepted, all pages together.
         quality: of lossy image formats, 1..100; None for the default.
+        strict: fail on inputs that would be done with notes.
         video: how clips are coded, and their limits.
         progress: called as a task advances.
 
@@ -53,7 +56,9 @@ def run_tasks(
         max_pixels=max_pixels,
         quality=DEFAULT_QUALITY if quality is None else quality,
         overwrite=overwrite,
+        strict=strict,
     )
+    clips = replace(video or VideoOptions(), strict=strict)
     for are_clips, group in groupby(tasks, key=lambda task: is_video(task.source)):
         if not are_clips:
             yield from enlarge_pictures(list(group), upscaler, pictures, progress)
@@ -62,7 +67,7 @@ def run_tasks(
             if not overwrite and is_newer(task.target, task.source):
                 yield skipped(task)
             else:
-                yield _enlarge_clip(task, upscaler, video or VideoOptions(), progress)
+                yield _enlarge_clip(task, upscaler, clips, progress)
 
 
 def run_task(task: Task, upscaler: Upscaler, **options: Any) -> Outcome:
@@ -82,6 +87,8 @@ def _enlarge_clip(
     started = time.perf_counter()
     try:
         result = upscale_video(task.source, task.target, upscaler, options, progress=report)
+    except BusyOutputError as error:
+        return skipped(task, str(error))
     except ParagonError as error:
         return failed(task, str(error))
     except MemoryError:
@@ -90,10 +97,11 @@ def _enlarge_clip(
         task.source,
         task.target,
         "done",
-        "; ".join(result.notes),
+        "; ".join(result.damage + result.notes),
         result.width,
         result.height,
         time.perf_counter() - started,
         frames=result.frames,
         resumed=result.resumed,
+        notes=result.damage,
     )

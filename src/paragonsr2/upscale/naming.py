@@ -68,7 +68,8 @@ def plan_tasks(
         folder if as_file and folder else _target(one, folder, scale, image_format, suffix)
         for one in found
     ]
-    if output is None and suffix != "":
+    appended = suffix != "" if output is None else bool(suffix)
+    if appended and not as_file:
         made = {target.resolve() for target in targets}
         kept = [not one.searched or one.source.resolve() not in made for one in found]
         found = [one for one, keep in zip(found, kept, strict=True) if keep]

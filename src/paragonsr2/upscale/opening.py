@@ -88,9 +88,10 @@ def _open_onnxruntime(source: ModelSource, device: str, precision: Precision) ->
         raise BackendError("ONNX models are fp32 or fp16; bf16 needs --backend torch")
     if precision == "fp16" and source.graph_fp16 is not None:
         graph, twin = source.graph_fp16, source.graph
-        return OnnxBackend(graph.read(), device=device, fp32=twin.read)
-    bundled = bool(source.graph.sha256)
-    opened = OnnxBackend(source.graph.read() if bundled else source.graph.path, device=device)
+        return OnnxBackend(graph.read(), device=device, fp32=twin.read, trusted=True)
+    bundled, trusted = bool(source.graph.sha256), not source.graph.needs_limits
+    graph = source.graph.read() if bundled else source.graph.path
+    opened = OnnxBackend(graph, device=device, trusted=trusted)
     stored: Precision = "fp16" if opened.half else "fp32"
     if precision not in ("auto", stored):
         raise BackendError(f"{source.name} is {stored}; drop --precision {precision}")
@@ -100,7 +101,12 @@ def _open_onnxruntime(source: ModelSource, device: str, precision: Precision) ->
 def _open_openvino(source: ModelSource, device: str, precision: Precision) -> Backend:
     if source.graph is None:
         raise BackendError(_needs_graph(source, "OpenVINO"))
-    return OpenVinoBackend(source.graph.read(), device=device, precision=precision)
+    return OpenVinoBackend(
+        source.graph.read(),
+        device=device,
+        precision=precision,
+        trusted=not source.graph.needs_limits,
+    )
 
 
 def _open_torch(source: ModelSource, device: str, precision: Precision) -> Backend:
@@ -110,9 +116,9 @@ def _open_torch(source: ModelSource, device: str, precision: Precision) -> Backe
         )
     if source.checkpoint.sha256:
         source.checkpoint.read()  # checks the hash
-    return TorchBackend(
-        load_torch_network(source.checkpoint.path), device=device, precision=precision
-    )
+    trusted = not source.checkpoint.needs_limits
+    network = load_torch_network(source.checkpoint.path, trusted=trusted)
+    return TorchBackend(network, device=device, precision=precision)
 
 
 def _open_tensorrt(source: ModelSource, device: str, precision: Precision) -> Backend:

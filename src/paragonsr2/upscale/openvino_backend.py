@@ -38,6 +38,7 @@ class OpenVinoBackend:
         device: str = "auto",
         precision: Precision = "auto",
         threads: int = 0,
+        trusted: bool = False,
     ) -> None:
         try:
             import openvino
@@ -46,7 +47,7 @@ class OpenVinoBackend:
         if precision == "bf16":
             raise BackendError("OpenVINO runs fp32 or fp16; bf16 needs --backend torch")
         # The model's metadata has one reader, whichever engine runs the model.
-        about = OnnxBackend(model, device="cpu", threads=1)
+        about = OnnxBackend(model, device="cpu", threads=1, trusted=trusted)
         self.model, self.threads = model, threads
         self.scale, self.halo, self.multiple_of = about.scale, about.halo, about.multiple_of
         self.bytes_per_pixel = about.bytes_per_pixel
@@ -95,7 +96,11 @@ class OpenVinoBackend:
         if self.precision == "fp32":
             return None
         return OpenVinoBackend(
-            self.model, device=self.device, precision="fp32", threads=self.threads
+            self.model,
+            device=self.device,
+            precision="fp32",
+            threads=self.threads,
+            trusted=True,
         )
 
     def free_memory(self) -> int:

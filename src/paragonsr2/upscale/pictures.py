@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from paragonsr2.arrays.pixels import Pixels
-from paragonsr2.errors import ParagonError
+from paragonsr2.errors import BusyOutputError, ParagonError
 from paragonsr2.images.header import Header
 from paragonsr2.images.names import DEFAULT_QUALITY
 from paragonsr2.images.reading import MAX_PIXELS, ImageReader
@@ -45,11 +45,13 @@ class PictureOptions:
         max_pixels: largest input that is accepted, all pages together.
         quality: of lossy formats, 1..100.
         overwrite: replace results that are newer than their input, too.
+        strict: refuse pictures that decode with warnings only.
     """
 
     max_pixels: int = MAX_PIXELS
     quality: int = DEFAULT_QUALITY
     overwrite: bool = False
+    strict: bool = False
 
 
 def enlarge_pictures(
@@ -127,7 +129,9 @@ class _Work:
         if not self.options.overwrite and is_newer(task.target, task.source):
             return skipped(task)
         try:
-            result, notes = self._convert(task)
+            result, notes, lost = self._convert(task)
+        except BusyOutputError as error:
+            return skipped(task, str(error))
         except ParagonError as error:
             return failed(task, str(error))
         except MemoryError:
@@ -136,19 +140,23 @@ class _Work:
             task.source,
             task.target,
             "done",
-            "; ".join(notes),
+            "; ".join(notes + lost),
             result.width,
             result.height,
             time.perf_counter() - started,
             result.pages,
+            notes=notes,
         )
 
-    def _convert(self, task: Task) -> tuple[Header, tuple[str, ...]]:
-        """Write the result; return its header and what it lost."""
-        with ImageReader(task.source, max_pixels=self.options.max_pixels) as reader:
+    def _convert(self, task: Task) -> tuple[Header, tuple[str, ...], tuple[str, ...]]:
+        """Write the result; return its header, notes on the input, and what was lost."""
+        options = self.options
+        with ImageReader(
+            task.source, max_pixels=options.max_pixels, strict=options.strict
+        ) as reader:
             result = reader.header.enlarged(self.upscaler.scale)
             lost = check_writable(task.target, result)
-            quality = self.options.quality
+            quality = options.quality
             upscaler = self._side_by_side(reader.header)
             if upscaler is not None:
                 bands = self._bands(task, reader.header, reader.strips(), upscaler)
@@ -159,7 +167,7 @@ class _Work:
                     closing(self._on_all_cores(task, reader.header, strips)) as bands,
                 ):
                     write_strips(task.target, result, bands, quality=quality)
-        return result, reader.header.notes + lost
+        return result, reader.warnings, reader.header.notes + lost
 
     def _side_by_side(self, header: Header) -> Upscaler | None:
         """The upscaler for small pictures; None if this one is large or the engine has none."""

@@ -50,13 +50,15 @@ class Outcome:
     Attributes:
         source: input file.
         target: output file.
-        status: ``done``, ``skipped`` (the output is newer than the input) or ``failed``.
-        message: the reason if the task is not done; what was lost if it is.
+        status: ``done``, ``skipped`` (the output is newer than the input, or another run is
+            writing it) or ``failed``.
+        message: the reason if the task is not done; its notes and what was lost if it is.
         width, height: size of the result in pixels; 0 if the task is not done.
         seconds: from opening the input to the finished output.
         pages: number of pages of an animation or document.
         frames: number of frames of a video; 0 for an image.
         resumed: frames of a video that an earlier run had finished.
+        notes: what was wrong with the input of a task that is done all the same.
     """
 
     source: Path
@@ -69,11 +71,13 @@ class Outcome:
     pages: int = 1
     frames: int = 0
     resumed: int = 0
+    notes: tuple[str, ...] = ()
 
 
-def skipped(task: Task) -> Outcome:
-    """The outcome of a task whose result is up to date."""
-    message = "the output is newer than the input; --overwrite replaces it"
+def skipped(
+    task: Task, message: str = "the output is newer than the input; --overwrite replaces it"
+) -> Outcome:
+    """The outcome of a task that another run has done, or is doing."""
     return Outcome(task.source, task.target, "skipped", message)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal, Self, TypeVar, cast
+from typing import Literal, Self, TypedDict, TypeVar, Unpack, cast
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from paragonsr2.upscale.backends import Backend, BoundedBackend, DivisibleBacken
 from paragonsr2.upscale.ensemble import averaged
 from paragonsr2.upscale.kinds import enlarge_other
 from paragonsr2.upscale.opening import open_model
+from paragonsr2.upscale.sanity import ResultCheck
 from paragonsr2.upscale.tiling import MIN_TILE, Span, auto_tile, spans
 from paragonsr2.weights.hub import choose, download, is_repository
 from paragonsr2.weights.metadata import BackendName, Precision
@@ -30,6 +31,18 @@ TILE_BUDGET = 1 << 30
 
 #: Most bytes of enlarged pixels that a band of tiles makes, where the network allows.
 BAND = 1 << 27
+
+
+class UpscalerOptions(TypedDict, total=False):
+    """The options of :class:`Upscaler` beside model and scale."""
+
+    backend: BackendName
+    device: str
+    precision: Precision
+    tile: TileOption
+    ensemble: bool
+    trust_model: bool
+    check_results: bool
 
 
 class Upscaler:
@@ -50,6 +63,10 @@ class Upscaler:
             memory; ``off`` enlarges the whole image at once.
         ensemble: average over the eight mirror images, for a little more quality at eight times
             the cost.
+        trust_model: open a model file without limits of memory, time and operators. The code in
+            it never runs, trusted or not.
+        check_results: refuse results that cannot be right, see
+            :class:`~paragonsr2.upscale.sanity.ResultCheck`.
 
     Raises:
         UsageError: an argument is not one of these values, or contradicts the model.
@@ -71,11 +88,13 @@ class Upscaler:
         precision: Precision = "auto",
         tile: TileOption = "auto",
         ensemble: bool = False,
+        trust_model: bool = False,
+        check_results: bool = True,
     ) -> None:
         _require_tile(tile)
-        source = resolve(model, scale)
+        source = resolve(model, scale, trusted=trust_model)
         opened = open_model(source, backend=backend, device=device, precision=precision)
-        self._set_up(source, opened, tile, ensemble=ensemble)
+        self._set_up(source, opened, tile, ensemble=ensemble, check_results=check_results)
 
     @classmethod
     def around(
@@ -85,6 +104,7 @@ class Upscaler:
         name: str = "custom",
         tile: TileOption = "auto",
         ensemble: bool = False,
+        check_results: bool = True,
     ) -> Self:
         """Make an upscaler of an engine that is open already.
 
@@ -93,13 +113,15 @@ class Upscaler:
             name: what to call its model.
             tile: as in the class.
             ensemble: as in the class.
+            check_results: as in the class.
 
         Raises:
             TileError: the tile cannot be used.
         """
         _require_tile(tile)
         made = cls.__new__(cls)
-        made._set_up(ModelSource(name, backend.scale), backend, tile, ensemble=ensemble)
+        source = ModelSource(name, backend.scale)
+        made._set_up(source, backend, tile, ensemble=ensemble, check_results=check_results)
         return made
 
     @classmethod
@@ -110,11 +132,7 @@ class Upscaler:
         *,
         filename: str | None = None,
         revision: str | None = None,
-        backend: BackendName = "auto",
-        device: str = "auto",
-        precision: Precision = "auto",
-        tile: TileOption = "auto",
-        ensemble: bool = False,
+        **options: Unpack[UpscalerOptions],
     ) -> Self:
         """Make an upscaler of a bundled model, a folder, or a repository of the Hugging Face hub.
 
@@ -127,11 +145,7 @@ class Upscaler:
             scale: as in the class.
             filename: of the model in the folder or repository, if there are several.
             revision: branch, tag or commit of a repository.
-            backend: as in the class.
-            device: as in the class.
-            precision: as in the class.
-            tile: as in the class.
-            ensemble: as in the class.
+            options: the other options of the class.
 
         Raises:
             MissingExtraError: the hub is wanted, and huggingface_hub is not installed.
@@ -144,15 +158,19 @@ class Upscaler:
             model = choose(path, filename)
         elif not path.exists() and is_repository(str(name_or_path)):
             model = choose(download(str(name_or_path), revision), filename)
-        return cls(
-            model, scale, backend=backend, device=device, precision=precision, tile=tile,
-            ensemble=ensemble,
-        )  # fmt: skip
+        return cls(model, scale, **options)
 
     def _set_up(
-        self, source: ModelSource, backend: Backend, tile: TileOption, *, ensemble: bool = False
+        self,
+        source: ModelSource,
+        backend: Backend,
+        tile: TileOption,
+        *,
+        ensemble: bool,
+        check_results: bool,
     ) -> None:
         self.source, self.model, self.ensemble = source, source.name, ensemble
+        self._check_results = check_results
         self.scale = backend.scale
         self._use(backend)
         self.automatic_tile = tile == "auto"
@@ -228,6 +246,7 @@ class Upscaler:
             InputError: the file cannot be read or enlarged.
             OutputError: the result of a path exists or cannot be written.
             BackendError: the engine failed, or gave NaN.
+            WrongResultError: the result cannot be right.
         """
         if isinstance(image, np.ndarray):
             return cast(Image, self._enlarge_array(image, progress, tile))
@@ -272,7 +291,9 @@ class Upscaler:
 
         Raises:
             BackendError: the engine failed or gave NaN.
+            WrongResultError: the result cannot be right; raised in place of its last rows.
         """
+        check = ResultCheck(self.model, height, width) if self._check_results else None
         pending = iter(strips)
         window = next(pending)
         first_row = 0
@@ -293,9 +314,12 @@ class Upscaler:
                 ((y.stop - y.start) * b.scale, width * b.scale, seen.shape[2]), dtype=seen.dtype
             )
             for part, x in enumerate(columns):
-                self._fill(out, seen, y, x, opaque=opaque)
+                self._fill(out, seen, y, x, check, opaque=opaque)
                 if progress is not None:
                     progress((done + (part + 1) / len(columns)) / len(rows))
+            # Who writes a picture may not ask for more than its last rows.
+            if check is not None and y is rows[-1]:
+                check.finish()
             yield out
 
     def _band_rows(self, height: int, like: Pixels, tile: int | None) -> int:
@@ -304,14 +328,28 @@ class Upscaler:
         most = max(BAND // row_bytes, MIN_TILE, self.backend.multiple_of)
         return min(tile, most) if tile else max(height, MIN_TILE)
 
-    def _fill(self, out: Pixels, seen: Pixels, y: Span, x: Span, *, opaque: bool) -> None:
+    def _fill(
+        self,
+        out: Pixels,
+        seen: Pixels,
+        y: Span,
+        x: Span,
+        check: ResultCheck | None,
+        *,
+        opaque: bool,
+    ) -> None:
         """Enlarge the tile at ``y``, ``x`` of the rows ``seen`` into its place in ``out``."""
         s = self.scale
         has_alpha = seen.shape[2] in (2, 4)
         given = seen[:, x.read_start : x.read_stop]
         if opaque:
             given = given[:, :, :-1]
-        result = self._crop(self._enlarge(to_float(given), has_alpha and not opaque), y, x)
+        floats = to_float(given)
+        result = self._crop(self._enlarge(floats, has_alpha and not opaque), y, x)
+        if check is not None:
+            rows = slice(y.start - y.read_start, y.stop - y.read_start)
+            inner = floats[:, :, rows, x.start - x.read_start : x.stop - x.read_start]
+            check.add(inner, result, has_alpha=has_alpha and not opaque)
         target = out[:, x.start * s : x.stop * s]
         target[:, :, : result.shape[1]] = to_pixels(result, seen)
         if opaque:

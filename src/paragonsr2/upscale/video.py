@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from paragonsr2.arrays.pixels import Pixels, to_8_bits, to_16_bits
 from paragonsr2.clips.clip import MAX_FRAME_PIXELS
+from paragonsr2.clips.damage import Damage, broken_chain
 from paragonsr2.clips.encode import CodedPacket, SegmentEncoder
 from paragonsr2.clips.frames import Converter, TimedPixels, read_frames
 from paragonsr2.clips.plan import ClipPlan, plan_clip
@@ -51,6 +52,7 @@ class VideoOptions:
         temporal: whether frames are steadied, see :mod:`paragonsr2.upscale.temporal`.
         max_pixels: largest frame that is accepted.
         max_frames: longest clip that is accepted, in frames; None for no limit.
+        strict: refuse a damaged clip, when all of it has been decoded.
     """
 
     codec: str | None = None
@@ -60,6 +62,7 @@ class VideoOptions:
     temporal: Temporal = "auto"
     max_pixels: int = MAX_FRAME_PIXELS
     max_frames: int | None = None
+    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class VideoResult:
         resumed: frames that an earlier run had finished.
         codec: of the video stream.
         notes: what was lost, or why the job started over, one sentence each.
+        damage: what was wrong with the source, one sentence each.
     """
 
     width: int
@@ -99,6 +103,7 @@ class VideoResult:
     resumed: int
     codec: str
     notes: tuple[str, ...]
+    damage: tuple[str, ...]
 
 
 def plan_video(
@@ -172,7 +177,8 @@ def run_plan(
         progress: called after each frame and each segment, and at the start of a resumed job.
 
     Raises:
-        InputError: the source cannot be read, or exceeds a limit.
+        InputError: the source cannot be read, exceeds a limit, or is damaged and ``strict`` is
+            set.
         MissingExtraError: ``temporal`` is ``on`` and OpenCV is not installed.
         OutputError: the result cannot be written, or another job is writing it.
     """
@@ -184,6 +190,9 @@ def run_plan(
         why = store.begin(_identity(plan, upscaler, tile, steadier))
         run = _Run(plan, upscaler, tile, steadier, options, store, progress)
         run.compute()
+        damage = run.damage.notes()
+        if damage and options.strict:
+            raise ImageError(f"{plan.clip.path}: {damage[0]}; leave out --strict to keep them")
         part = folder / f"result{target.suffix}"
         remux(plan, part, store.header, store, store.reorder)
         store.publish(part, target)
@@ -196,7 +205,15 @@ def run_plan(
         resumed=run.resumed,
         codec=plan.encoding.codec,
         notes=tuple(notes),
+        damage=damage,
     )
+
+
+def _broken_chain(path: Path) -> str:
+    try:
+        return broken_chain(path)
+    except OSError as error:
+        raise ImageError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _open_steadier(wanted: Temporal, scale: int) -> tuple[Steadier | None, tuple[str, ...]]:
@@ -250,6 +267,7 @@ class _Run:
         done: frames that are encoded, including those of earlier runs.
         resumed: frames that earlier runs had finished.
         repeated: frames of this run that equal the previous one and were not computed.
+        damage: what cannot be decoded of the clip, from its beginning.
     """
 
     def __init__(
@@ -268,6 +286,7 @@ class _Run:
         self.size, self.store, self.progress = options.segment, store, progress
         self.done = self.resumed = store.frames
         self.repeated = 0
+        self.damage = Damage()
 
     def compute(self) -> None:
         """Decode, enlarge and steady in threads of their own, and encode in this one."""
@@ -275,7 +294,8 @@ class _Run:
             self._report()
         # A frame is steadied by the previous one, which therefore has to be computed again.
         start = max(self.resumed - 1, 0) if self.steadier else self.resumed
-        decoded = in_background(read_frames(self.clip, start=start), _DECODED_AHEAD)
+        frames = read_frames(self.clip, start=start, damage=self.damage)
+        decoded = in_background(frames, _DECODED_AHEAD)
         enlarged = in_background(self._enlarge(decoded), _ENLARGED_AHEAD)
         if self.steadier:
             enlarged = in_background(self._steady(enlarged, self.steadier), _ENLARGED_AHEAD)
@@ -283,6 +303,7 @@ class _Run:
             frames = self._as_frames(enlarged)
             for _, segment in groupby(frames, key=lambda item: item[0].index // self.size):
                 self._encode(segment)
+        self.damage.cut = self.damage.cut or _broken_chain(self.clip.path)
 
     def _enlarge(self, decoded: Generator[TimedPixels]) -> Generator[_Enlarged]:
         with closing(decoded):

@@ -26,10 +26,17 @@ class ModelFile:
     Attributes:
         path: where it is.
         sha256: what a bundled file must have; empty for a user's own file.
+        trusted: open a user's own file without limits, as a bundled one.
     """
 
     path: Path
     sha256: str = ""
+    trusted: bool = False
+
+    @property
+    def needs_limits(self) -> bool:
+        """Whether the file is a stranger's, for all that is known."""
+        return not (self.sha256 or self.trusted)
 
     def read(self) -> bytes:
         """The content; a bundled file is checked against its hash.

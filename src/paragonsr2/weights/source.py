@@ -69,13 +69,14 @@ class ModelSource:
         return f"{self.name} x{self.scale}" if file is None else file.digest
 
 
-def resolve(model: str | Path, scale: int | None = None) -> ModelSource:
+def resolve(model: str | Path, scale: int | None = None, *, trusted: bool = False) -> ModelSource:
     """Find a model.
 
     Args:
         model: a bundled variant such as ``realtime`` or ``stream:compressed``, ``bicubic``,
             ``magic[:ALPHA]``, or the path of a model file, which need not exist yet.
         scale: wanted enlargement; None takes what a file states, and 2 for other models.
+        trusted: a file is to be opened without limits of memory, time and operators.
 
     Raises:
         OptionError: there is no such model.
@@ -88,11 +89,11 @@ def resolve(model: str | Path, scale: int | None = None) -> ModelSource:
         return ModelSource(name, scale or DEFAULT_SCALE, kernel=kind, alpha=_alpha(kind, parameter))
     suffix = path.suffix.lower()
     if suffix == ".onnx":
-        return ModelSource(name, scale, graph=ModelFile(path))
+        return ModelSource(name, scale, graph=ModelFile(path, trusted=trusted))
     if suffix == ".engine":
         return ModelSource(name, scale, engine=ModelFile(path))
     if suffix in CHECKPOINT_SUFFIXES:
-        return ModelSource(name, scale, checkpoint=ModelFile(path))
+        return ModelSource(name, scale, checkpoint=ModelFile(path, trusted=trusted))
     if suffix or path.exists():
         raise OptionError(
             f"{name} is not a model; --model takes {MODELS}. Pictures and videos go without a flag"

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import pickle
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,17 +21,10 @@ from paragonsr2.files import write_atomic
 from paragonsr2.network.attention import WINDOW_KEY
 from paragonsr2.network.generator import ALPHA_KEY, ParagonSR2, build, read_alpha
 from paragonsr2.variants import ARCH_PREFIX, SCALES, VARIANTS, variant_name
+from paragonsr2.weights.metadata import read_facts
+from paragonsr2.weights.pickled import read_pickled
 
 FORMAT = "paragonsr2/1"
-WRAPPERS = (
-    "params_ema",
-    "params-ema",
-    "params",
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "net",
-)
 
 #: Tensors that every network of the family has, in trained and deployed form.
 SIGNATURE = ("conv_in.weight", "upsampler.last.weight")
@@ -44,6 +35,11 @@ FUSIONS = ("fuse.weight", "fuse.folded.weight")
 DIGEST_KEY = "tensors_sha256"
 
 State = dict[str, Tensor]
+
+# What weights are stored in; the window of attention is an integer.
+_DTYPES = frozenset(
+    {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32}
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ class Checkpoint:
 
     network: ParagonSR2
     description: Description
-    training: dict[str, Any]
+    training: Mapping[str, Any]
 
 
 def describe(network: ParagonSR2, variant: str) -> Description:
@@ -183,6 +179,7 @@ def load_checkpoint(
     arch: str | None = None,
     scale: int | None = None,
     upsampler_alpha: float | None = None,
+    trusted: bool = False,
 ) -> Checkpoint:
     """Read a checkpoint strictly.
 
@@ -192,12 +189,14 @@ def load_checkpoint(
         arch: required variant; None accepts any.
         scale: required scale; None accepts any.
         upsampler_alpha: base path, for files that do not state it; must not contradict the file.
+        trusted: read a pickled file in this process, without limits of memory and time.
 
     Raises:
         WeightsError: the file is missing, damaged, changed or unsafe, or holds another network
             than required.
     """
-    state, metadata = read_state(path)
+    state, metadata = read_state(path, trusted=trusted)
+    facts = read_facts(metadata, path.name)
     if metadata.get(DIGEST_KEY, "") not in ("", _digest(state)):
         raise WeightsError(
             f"{path.name}: its tensors have changed since it was written; get the file again, or, "
@@ -205,16 +204,16 @@ def load_checkpoint(
         )
     try:
         wanted = None if arch is None else variant_name(arch)
-        stated = float(metadata["upsampler_alpha"]) if "upsampler_alpha" in metadata else None
+        stated = facts.upsampler_alpha
         about = describe_state(
             state,
-            variant=metadata.get("variant"),
-            scale=int(metadata["scale"]) if "scale" in metadata else None,
+            variant=facts.variant,
+            scale=facts.scale,
             upsampler_alpha=upsampler_alpha if stated is None else stated,
         )
     except WeightsError as error:
         raise WeightsError(f"{path.name} holds {error}") from error
-    except (OptionError, ValueError) as error:
+    except OptionError as error:
         raise WeightsError(f"{path.name} holds no ParagonSR2 network: {error}") from error
     if stated is not None and upsampler_alpha is not None and stated != upsampler_alpha:
         raise WeightsError(
@@ -226,15 +225,15 @@ def load_checkpoint(
     if scale is not None and scale != about.scale:
         raise WeightsError(f"{path.name} enlarges x{about.scale}, not x{scale}")
     network = load_network(state, about, path)
-    try:
-        training = json.loads(metadata.get("training", "{}"))
-    except json.JSONDecodeError as error:
-        raise WeightsError(f"{path.name}: its metadata 'training' is not JSON: {error}") from error
-    return Checkpoint(network.eval(), about, training)
+    return Checkpoint(network.eval(), about, facts.training)
 
 
-def read_state(path: Path) -> tuple[State, dict[str, str]]:
+def read_state(path: Path, *, trusted: bool = False) -> tuple[State, dict[str, str]]:
     """Read the bare tensors of a checkpoint and its metadata, which pickled files do not have.
+
+    Args:
+        path: of the checkpoint.
+        trusted: see :func:`load_checkpoint`.
 
     Raises:
         WeightsError: the file is missing or damaged, or holds anything but tensors.
@@ -248,18 +247,7 @@ def read_state(path: Path) -> tuple[State, dict[str, str]]:
                 return state, file.metadata() or {}
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"{path.name} is not readable safetensors: {error}") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            loaded: object = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path.name} is refused: it holds more than tensors, or is damaged; "
-            "convert it to safetensors with the program that wrote it"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path.name} is not a readable checkpoint") from error
-    return _unwrap(loaded, path), {}
+    return read_pickled(path, trusted=trusted), {}
 
 
 def _digest(state: State) -> str:
@@ -269,22 +257,6 @@ def _digest(state: State) -> str:
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _unwrap(loaded: object, path: Path) -> State:
-    for key in WRAPPERS:
-        if isinstance(loaded, dict) and isinstance(cast(Any, loaded).get(key), dict):
-            loaded = cast(object, cast(Any, loaded)[key])
-            break
-    if not isinstance(loaded, dict):
-        raise WeightsError(f"{path.name} holds no table of tensors")
-    table = cast(dict[object, object], loaded)
-    state: State = {}
-    for key, value in table.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise WeightsError(f"{path.name}: entry {key!r} is not a tensor")
-        state[key.removeprefix("module.")] = value
-    return state
 
 
 def _width_variant(state: State) -> str:
@@ -319,8 +291,12 @@ def _infer_alpha(state: State, stated: float | None) -> float:
 
 
 def _infer_window(state: State) -> int:
-    carried = [int(value) for key, value in state.items() if key.endswith(WINDOW_KEY)]
-    return carried[0] if carried else 0
+    for key, value in state.items():
+        if key.endswith(WINDOW_KEY):
+            if value.numel() != 1 or not math.isfinite(float(value)):
+                raise OptionError(f"{key} must be a single number")
+            return int(value)
+    return 0
 
 
 def _infer_expansion(state: State) -> int:
@@ -341,7 +317,7 @@ def load_network(state: State, about: Description, path: Path) -> ParagonSR2:
         The network, float32, on the CPU.
 
     Raises:
-        WeightsError: a tensor is missing, unknown, of another shape or not finite.
+        WeightsError: a tensor is missing, unknown, of another shape or type, or not finite.
     """
     variant = about.variant
     hint = f"See which variant it is: paragonsr2 inspect {path}"
@@ -371,6 +347,11 @@ def load_network(state: State, about: Description, path: Path) -> ParagonSR2:
             raise WeightsError(
                 f"{path.name}: {key} is {tuple(value.shape)}, "
                 f"'{variant}' needs {tuple(expected[key].shape)}. {hint}"
+            )
+        if value.dtype not in _DTYPES:
+            raise WeightsError(
+                f"{path.name}: {key} holds {str(value.dtype).removeprefix('torch.')}; save it as "
+                "float32, float16 or bfloat16"
             )
         if not torch.isfinite(value).all():
             raise WeightsError(f"{path.name}: {key} holds NaN or Inf; the file is damaged")
