@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from paragonsr2.errors import ParagonError
+
 Status = Literal["done", "skipped", "failed"]
 
 
@@ -57,6 +59,7 @@ class Outcome:
         pages: number of pages of an animation or document.
         frames: number of frames of a video; 0 for an image.
         resumed: frames of a video that an earlier run had finished.
+        error: why the task failed; None if it did not.
     """
 
     source: Path
@@ -69,6 +72,7 @@ class Outcome:
     pages: int = 1
     frames: int = 0
     resumed: int = 0
+    error: ParagonError | None = None
 
 
 def skipped(task: Task) -> Outcome:
@@ -77,9 +81,9 @@ def skipped(task: Task) -> Outcome:
     return Outcome(task.source, task.target, "skipped", message)
 
 
-def failed(task: Task, message: str) -> Outcome:
+def failed(task: Task, error: ParagonError) -> Outcome:
     """The outcome of a task that went wrong."""
-    return Outcome(task.source, task.target, "failed", message)
+    return Outcome(task.source, task.target, "failed", str(error), error=error)
 
 
 def is_newer(target: Path, source: Path) -> bool:
