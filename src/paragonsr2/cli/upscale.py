@@ -16,6 +16,8 @@ from paragonsr2.cli.options import (
     ModelOption,
     PrecisionOption,
     ScaleOption,
+    TileOption,
+    tile_of,
 )
 from paragonsr2.cli.report import JobReport
 from paragonsr2.cli.streams import Files, standard_streams
@@ -27,7 +29,8 @@ from paragonsr2.images.names import ImageFormatName
 
 if TYPE_CHECKING:
     from paragonsr2.upscale.task import Outcome, Task
-    from paragonsr2.upscale.upscaler import TileOption, Upscaler
+    from paragonsr2.upscale.upscaler import TileOption as TileValue
+    from paragonsr2.upscale.upscaler import Upscaler
     from paragonsr2.upscale.video import VideoOptions
     from paragonsr2.weights.metadata import BackendName, Precision
 
@@ -47,10 +50,6 @@ Output = Annotated[
         "-o",
         help="Output file, or folder; - is standard output. Default: beside each input.",
     ),
-]
-Tile = Annotated[
-    str,
-    typer.Option(help="Side of a tile in input pixels; auto fits it to the memory, off disables."),
 ]
 Suffix = Annotated[
     str | None,
@@ -130,7 +129,7 @@ def upscale(
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
-    tile: Tile = "auto",
+    tile: TileOption = "auto",
     image_format: Format = "keep",
     quality: Quality = None,
     codec: Codec = "keep",
@@ -149,7 +148,7 @@ def upscale(
     Outputs that are newer than their input are skipped, so that the same command, given again,
     continues an interrupted job.
     """
-    engine = _Engine(model, scale, backend, device, precision, _tile(tile))
+    engine = _Engine(model, scale, backend, device, precision, tile_of(tile))
     images = _Images(image_format, quality)
     videos = _Videos(codec, video_quality, preset, segment, temporal)
     outputs = _Outputs(suffix, overwrite, int(max_megapixels * 1e6))
@@ -181,7 +180,7 @@ class _Engine:
     backend: BackendName
     device: str
     precision: Precision
-    tile: TileOption
+    tile: TileValue
 
     def open(self, videos: _Videos) -> Upscaler:
         """Load the network; what is missing for videos is reported now, not at the first clip."""
@@ -274,15 +273,6 @@ def _run(
         video=videos.options(outputs.max_pixels),
         progress=report.progress,
     )
-
-
-def _tile(text: str) -> TileOption:
-    if text in ("auto", "off"):
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"--tile {text}: use auto, off or a number of at least 16") from None
 
 
 def _check_qualities(tasks: Sequence[Task], quality: int | None, video_quality: int | None) -> None:
