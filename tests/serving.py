@@ -21,7 +21,14 @@ from paragonsr2.serve.models import Engine
 from paragonsr2.serve.server import configuration
 from paragonsr2.serve.service import Service
 
-LIMITS = Limits(body_bytes=400_000, result_pixels=2_000_000, patience=20, workers=3, waiting=64)
+LIMITS = Limits(
+    body_bytes=400_000,
+    result_pixels=2_000_000,
+    tensor_pixels=30_000,
+    patience=20,
+    workers=3,
+    waiting=64,
+)
 
 
 @dataclass
@@ -30,6 +37,7 @@ class Running:
 
     service: Service
     url: str
+    client: httpx.Client
 
     @property
     def parts(self):
@@ -41,10 +49,13 @@ class Running:
         return host, int(port)
 
     def get(self, path, **options):
-        return httpx.get(self.url + path, timeout=60, **options)
+        return self.client.get(path, **options)
 
     def post(self, path, content=b"", **options):
-        return httpx.post(self.url + path, content=content, timeout=60, **options)
+        return self.client.post(path, content=content, **options)
+
+    def delete(self, path):
+        return self.client.delete(path)
 
     def connect(self):
         return socket.create_connection(self.place, timeout=60)
@@ -63,14 +74,16 @@ def serving(folder, limits, **options):
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        running = Running(service, address_of(listener))
-        try:
-            while running.get("/readyz").status_code != 200:
-                assert thread.is_alive()
-            yield running
-        finally:
-            server.should_exit = True
-            thread.join()
+        url = address_of(listener)
+        with httpx.Client(base_url=url, timeout=60) as client:
+            running = Running(service, url, client)
+            try:
+                while running.get("/readyz").status_code != 200:
+                    assert thread.is_alive()
+                yield running
+            finally:
+                server.should_exit = True
+                thread.join()
 
 
 def start_service(folder, log):

@@ -53,8 +53,9 @@ def test_the_result_has_the_bytes_of_the_command(running, tmp_path, kind, suffix
     answer = running.post(f"/v1/upscale?format={wanted}&quality=80", content)
     assert answer.status_code == 200, answer.text
     assert answer.content == expected
-    form = httpx.post(
-        f"{running.url}/v1/upscale?quality=80",
+    form = running.post(
+        "/v1/upscale?quality=80",
+        None,
         files={"image": ("../any name.exe", content)},
         data={"format": wanted},
     )
@@ -182,7 +183,7 @@ def test_too_many_bytes_are_refused_however_they_come(running):
     answers = [
         running.post("/v1/upscale", large),
         running.post("/v1/upscale", (large[at : at + 5000] for at in range(0, len(large), 5000))),
-        httpx.post(f"{running.url}/v1/upscale", files={"image": large}),
+        running.post("/v1/upscale", None, files={"image": large}),
         running.post("/v1/jobs?name=a.mp4", large),
     ]  # fmt: skip
     assert [answer.status_code for answer in answers] == [413] * 4

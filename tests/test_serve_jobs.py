@@ -63,15 +63,16 @@ def test_a_job_gives_what_the_command_makes_of_the_clip(tmp_path, clip, expected
         assert "my%20clip_x2.mkv" in result.headers["content-disposition"]
         part = running.get(about["result"], headers={"Range": "bytes=10-19"})
         assert (part.status_code, part.content) == (206, expected[10:20])
-        form = httpx.post(
-            f"{running.url}/v1/jobs",
+        form = running.post(
+            "/v1/jobs",
+            None,
             files={"clip": ("../../a clip.mp4.mkv", clip.read_bytes())},
             data={"model": "bicubic", "codec": "hevc"},
         )
         other = ended(running.get, form.json()["id"])
         assert (other["state"], other["name"]) == ("done", "a clip.mp4.mkv")
         for one in (job, other["id"]):
-            assert httpx.delete(f"{running.url}/v1/jobs/{one}").status_code == 204
+            assert running.delete(f"/v1/jobs/{one}").status_code == 204
             assert running.get(f"/v1/jobs/{one}").status_code == 404
         assert running.files() == []
 
@@ -104,7 +105,7 @@ def test_jobs_wait_are_cancelled_and_are_bounded(tmp_path, clip, monkeypatch):
         assert refused.status_code == 429
         assert int(refused.headers["retry-after"]) > 0
         for job in (first, second):
-            assert httpx.delete(f"{running.url}/v1/jobs/{job}").status_code == 204
+            assert running.delete(f"/v1/jobs/{job}").status_code == 204
             assert running.get(f"/v1/jobs/{job}").json()["state"] == "cancelled"
         gate.open()
         assert ended(running.get, third)["state"] == "done"
@@ -219,6 +220,12 @@ def test_two_services_do_not_share_a_folder(tmp_path):
     (tmp_path / "other.sqlite").write_bytes(b"not a database" * 100)
     with pytest.raises(UsageError, match="cannot use"):
         JobStore(tmp_path / "other.sqlite")
+
+
+def test_a_folder_that_cannot_be_used_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="another --folder"), serving(tmp_path / "file", LIMITS):
+        pass
 
 
 def test_expiry_goes_by_the_end_of_a_job(tmp_path):

@@ -83,7 +83,7 @@ def test_requests_at_the_same_time_get_their_own_results(running):
 
 
 def test_the_client_is_told_what_is_wrong(client):
-    for shape, message in (((1, 4, 8, 8), "shape"), ((3, 8, 8), "shape"),
+    for shape, message in (((1, 4, 8, 8), "shape"), ((3, 8, 8), "shape"), ((1, 3, 90, 90), "mega"),
                            ((1, 3, 2000, 2000), "body is larger")):  # fmt: skip
         with pytest.raises(triton.InferenceServerException, match=message):
             infer(client, np.zeros(shape, np.float32))

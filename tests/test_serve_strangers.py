@@ -52,7 +52,7 @@ def test_an_upload_that_stalls_is_ended(make_running, path):
 
 def test_an_answer_that_nobody_takes_is_dropped(make_running):
     """The client asks for 12 MB and reads nothing of it."""
-    limits = replace(LIMITS, patience=0.2, least_rate=1e9, body_bytes=10**7, result_pixels=10**7)
+    limits = replace(LIMITS, patience=0.2, least_rate=1e9, body_bytes=10**7, tensor_pixels=10**7)
     shape = (1, 3, 256, 256)
     data = bytes(4 * int(np.prod(shape)))
     tensor = {"name": "input", "datatype": "FP32", "shape": shape}

@@ -52,7 +52,9 @@ class FileAnswer(Response):
             async with await anyio.open_file(self._path, "rb") as file:
                 left = self._size
                 while left > 0:
-                    chunk = await file.read(_CHUNK)
+                    chunk = await file.read(min(_CHUNK, left))
+                    if not chunk:
+                        raise OSError(f"{self._path} was cut short while it was sent")
                     left -= len(chunk)
                     more = left > 0
                     await send({"type": "http.response.body", "body": chunk, "more_body": more})

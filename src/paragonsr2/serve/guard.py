@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from paragonsr2.errors import RefusedError
 from paragonsr2.serve.limits import Limits
 from paragonsr2.serve.logs import log
-from paragonsr2.serve.metering import BodyMeter, patient, too_large
+from paragonsr2.serve.metering import BodyMeter, PatientSend, too_large
 from paragonsr2.serve.metrics import Metrics
 from paragonsr2.serve.strangers import foreign
 
@@ -61,7 +61,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(scope, patient(send, self._limits))
+        sender = PatientSend(send, self._limits)
+        answer = _Answer(scope, sender)
         body = BodyMeter(receive, self._limits)
         self._open += 1
         try:
@@ -73,8 +74,9 @@ class Guard:
                 response = await refuse(refusal, scope, body)
                 await response(scope, body, answer)
         except TimeoutError:
-            answer.status = 499  # who does not take the answer; uvicorn closes the connection
-            raise
+            if not sender.gave_up:
+                raise
+            answer.status = 499  # uvicorn closes the connection of an incomplete answer
         finally:
             self._open -= 1
             self._count(scope, answer, body)

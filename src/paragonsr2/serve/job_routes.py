@@ -19,13 +19,11 @@ from paragonsr2.serve.choice import Choice
 from paragonsr2.serve.job_store import Job
 from paragonsr2.serve.names import harmless_name
 from paragonsr2.serve.parts import Parts
-from paragonsr2.serve.pictures import body_of, plain, with_fields
+from paragonsr2.serve.pictures import body_of, with_fields
 from paragonsr2.serve.runner import video_options
 from paragonsr2.serve.spool import SpoolFolder
+from paragonsr2.serve.telling import told
 from paragonsr2.upscale.video import plan_video
-
-#: Seconds after which a client that met a full list of jobs may try again.
-_LATER = 60
 
 
 class JobForm(BaseModel):
@@ -71,7 +69,8 @@ class JobRoutes:
 
     async def start(self, request: Request, query: Annotated[JobForm, Query()]) -> JSONResponse:
         """Queue a clip. The answer has the job's secret `id`; who has it may see the result."""
-        await self._require_room()
+        await run_in_threadpool(self._parts.runner.require_room)
+        Choice(query.model, query.scale).check()
         folder = self._parts.spool.folder()
         try:
             body, fields = await receive_file(request, folder, "clip")
@@ -88,8 +87,7 @@ class JobRoutes:
                 quality=form.quality,
                 created=time.time(),
             )
-            await run_in_threadpool(self._check, job, folder)
-            await self._require_room()
+            await self._parts.queue.run(request.receive, lambda _: self._check(job, folder))
             await run_in_threadpool(self._parts.runner.add, job, folder)
         except BaseException:
             folder.close()
@@ -107,6 +105,8 @@ class JobRoutes:
         if job.state != "done":
             raise RefusedError(409, f"the job is {job.state}; it has no result")
         path = self._parts.runner.result(job)
+        if not path.is_file():
+            raise RefusedError(404, "the result has just been removed")
         return FileResponse(path, filename=f"{PurePath(job.name).stem}_x{job.scale}{path.suffix}")
 
     async def cancel(self, job_id: str) -> Response:
@@ -121,10 +121,6 @@ class JobRoutes:
             raise RefusedError(404, "there is no such job, or not any more")
         return job
 
-    async def _require_room(self) -> None:
-        if await run_in_threadpool(self._parts.store.open_jobs) >= self._parts.limits.jobs:
-            raise RefusedError(429, "too many jobs are waiting; try again later", _LATER)
-
     def _check(self, job: Job, folder: SpoolFolder) -> None:
         """Refuse at once what would fail later."""
         options = video_options(job, self._parts.limits)
@@ -132,7 +128,7 @@ class JobRoutes:
         try:
             plan_video(task.source, task.target, job.scale, options)
         except ParagonError as error:
-            raise plain(error, task, "the clip", options.max_pixels, job.scale) from None
+            raise told(error, task, "the clip", options.max_pixels, job.scale) from None
 
     def _about(self, job: Job) -> dict[str, Any]:
         place = f"/v1/jobs/{job.id}"

@@ -15,6 +15,7 @@ class Limits:
         disk_bytes: size of all uploads, running jobs and results together. What is received
             beyond it is refused.
         result_pixels: pixels of one result, all pages together, or of one frame of a clip.
+        tensor_pixels: pixels of one tensor that is a result; it is held in memory.
         seconds: from the moment a picture was received to the end of its computation, checked
             after every tile.
         workers: pictures that are read, computed and written at the same time.
@@ -32,9 +33,10 @@ class Limits:
     """
 
     body_bytes: int = 100 * 10**6
-    json_bytes: int = 16 * 10**6
+    json_bytes: int = 8 * 10**6
     disk_bytes: int = 8 * 10**9
     result_pixels: int = 200 * 10**6
+    tensor_pixels: int = 24 * 10**6
     seconds: float = 60.0
     workers: int = 3
     waiting: int = 32

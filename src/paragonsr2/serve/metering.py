@@ -79,16 +79,30 @@ def too_large(limits: Limits) -> RefusedError:
     )
 
 
-def patient(send: Send, limits: Limits) -> Send:
-    """``send`` that gives up on a client who does not take what is sent.
+class PatientSend:
+    """Sends, and gives up on a client who does not take what is sent.
 
-    Raises:
-        TimeoutError: from the returned function, with the connection to be closed.
+    Args:
+        send: of the server.
+        limits: least rate.
+
+    Attributes:
+        gave_up: the client took too long; the answer is not complete.
     """
 
-    async def limited(message: Message) -> None:
-        size = len(message.get("body", b""))
-        async with asyncio.timeout(limits.patience + size / limits.least_rate):
-            await send(message)
+    def __init__(self, send: Send, limits: Limits) -> None:
+        self._send, self._limits, self.gave_up = send, limits, False
 
-    return limited
+    async def __call__(self, message: Message) -> None:
+        """Send a message.
+
+        Raises:
+            TimeoutError: the client took too long.
+        """
+        size = len(message.get("body", b""))
+        try:
+            async with asyncio.timeout(self._limits.patience + size / self._limits.least_rate):
+                await self._send(message)
+        except TimeoutError:
+            self.gave_up = True
+            raise

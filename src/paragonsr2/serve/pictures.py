@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from paragonsr2.errors import EnvironmentProblem, ImageTooLargeError, ParagonError, RefusedError
+from paragonsr2.errors import RefusedError
 from paragonsr2.images.formats import (
     FORMATS,
     SIGNATURE_BYTES,
@@ -26,6 +26,7 @@ from paragonsr2.serve.choice import Choice, offered
 from paragonsr2.serve.guard import note_done
 from paragonsr2.serve.parts import Parts
 from paragonsr2.serve.queueing import Stop
+from paragonsr2.serve.telling import told
 from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.task import Outcome, Task, TaskProgress
 from paragonsr2.weights.catalogue import entries
@@ -98,6 +99,7 @@ class PictureRoutes:
     async def upscale(self, request: Request, query: Annotated[UpscaleForm, Query()]) -> Response:
         """Enlarge a picture; the result has the bytes that `paragonsr2 upscale` writes."""
         self._parts.queue.require_room()
+        Choice(query.model, query.scale, query.format).check()
         folder = self._parts.spool.folder()
         try:
             body, fields = await receive_file(request, folder, "image")
@@ -143,7 +145,7 @@ class PictureRoutes:
             progress=report,
         )
         if outcome.error is not None:
-            raise plain(outcome.error, task, "the picture", most, choice.scale)
+            raise told(outcome.error, task, "the picture", most, choice.scale)
         return outcome
 
     def _about(self, request: Request, choice: Choice, outcome: Outcome) -> dict[str, str]:
@@ -184,27 +186,6 @@ def with_fields(query: Form, fields: Mapping[str, str]) -> Form:
 
 def _shown(place: tuple[int | str, ...]) -> str:
     return ".".join(str(part)[:40] for part in place)
-
-
-def plain(error: ParagonError, task: Task, noun: str, most: int, scale: int) -> ParagonError:
-    """The error of a task, told to a client: without paths and flags of the command.
-
-    Args:
-        error: of the task.
-        task: whose paths are left out.
-        noun: what to call its source.
-        most: largest source in pixels.
-        scale: enlargement.
-    """
-    if isinstance(error, ImageTooLargeError):
-        return RefusedError(
-            413,
-            f"{noun} has more than {most / 1e6:g} megapixels, the most that is enlarged x{scale}",
-        )
-    if isinstance(error, EnvironmentProblem):
-        return error
-    text = str(error).replace(str(task.source), noun).replace(str(task.target), "the result")
-    return type(error)(text)
 
 
 def media_type(suffix: str) -> str:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import threading
 from pathlib import Path, PurePath
 
 from paragonsr2.clips.plan import target_suffix
-from paragonsr2.errors import StoppedError
+from paragonsr2.errors import RefusedError, StoppedError
 from paragonsr2.serve.job_store import Job, JobStore
 from paragonsr2.serve.limits import Limits
 from paragonsr2.serve.logs import LOGGER, log
 from paragonsr2.serve.models import Models
 from paragonsr2.serve.queueing import Stop
 from paragonsr2.serve.spool import Spool, SpoolFolder
+from paragonsr2.serve.telling import without_paths
 from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.task import Outcome, Task, TaskProgress
 from paragonsr2.upscale.video import VideoOptions
 
 #: A job may write this share of the disk's limit.
 _SHARE_OF_DISK = 0.25
+
+#: Seconds after which a client that met a full list of jobs may try again.
+_LATER = 60
+
+#: Seconds after which the store is asked again when it failed, as it does when the disk is full.
+_AGAIN = 10.0
 
 
 class JobRunner:
@@ -65,10 +73,25 @@ class JobRunner:
         self._wake.set()
         self._thread.join()
 
+    def require_room(self) -> None:
+        """Refuse a job before its clip is received.
+
+        Raises:
+            RefusedError: too many jobs are queued or running (429).
+        """
+        if self._store.open_jobs() >= self._limits.jobs:
+            raise RefusedError(429, "too many jobs are waiting; try again later", _LATER)
+
     def add(self, job: Job, folder: SpoolFolder) -> None:
-        """Queue a job whose clip lies in ``folder``."""
-        self._folders[job.id] = folder
-        self._store.add(job)
+        """Queue a job whose clip lies in ``folder``.
+
+        Raises:
+            RefusedError: too many jobs are queued or running (429).
+        """
+        with self._lock:
+            self.require_room()
+            self._store.add(job)
+            self._folders[job.id] = folder
         self._wake.set()
 
     def share(self, job: Job) -> float:
@@ -96,7 +119,7 @@ class JobRunner:
 
     def result(self, job: Job) -> Path:
         """The file that a job writes."""
-        return self.task(job, self._folders[job.id].path).target
+        return self.task(job, self._spool.root / job.id).target
 
     def source(self, folder: Path, name: str) -> Path:
         """The file of a job's clip."""
@@ -113,16 +136,28 @@ class JobRunner:
             folder.close()
 
     def _loop(self) -> None:
-        while not self._closing.is_set():
+        while True:
             self._wake.clear()
-            with self._lock:
-                job, stop = self._store.take(), Stop(self._limits.job_seconds)
-                if job is not None:
-                    self._share, self._running = 0.0, (job.id, stop)
-            if job is None:
-                self._wake.wait()
-            else:
-                self._run(job, stop)
+            if self._closing.is_set():
+                return
+            try:
+                self._next()
+            except sqlite3.Error:
+                LOGGER.exception("the jobs cannot be read or written")
+                self._wake.wait(_AGAIN)
+            finally:
+                self._running = None
+
+    def _next(self) -> None:
+        """Run the next job, or wait for one."""
+        with self._lock:
+            job, stop = self._store.take(), Stop(self._limits.job_seconds)
+            if job is not None:
+                self._share, self._running = 0.0, (job.id, stop)
+        if job is None:
+            self._wake.wait()
+        else:
+            self._run(job, stop)
 
     def _run(self, job: Job, stop: Stop) -> None:
         try:
@@ -145,7 +180,9 @@ class JobRunner:
         elif self._closing.is_set() and isinstance(outcome.error, StoppedError):
             self._store.put_off(job.id)
         else:
-            self._store.finish(job.id, "failed", _told(outcome))
+            task = Task(outcome.source, outcome.target)
+            told = without_paths(outcome.message, task, "the clip")
+            self._store.finish(job.id, "failed", told)
 
     def _enlarge(self, job: Job, stop: Stop) -> Outcome:
         folder = self._folders[job.id]
@@ -177,11 +214,6 @@ class JobRunner:
             self._folders[job_id].measure()
         if job is not None:
             log("job", state=job.state, model=job.model, scale=job.scale, frames=job.frames)
-
-
-def _told(outcome: Outcome) -> str:
-    text = outcome.message.replace(str(outcome.source), "the clip")
-    return text.replace(str(outcome.target), "the result")
 
 
 def video_options(job: Job, limits: Limits) -> VideoOptions:

@@ -63,6 +63,8 @@ def serve(
             local_only=local,
             token=token,
         )
+        # Whether the engine works here shows now, and not at the first request.
+        service.parts.models.open("realtime", 2)
         if not local and not token:
             print("anyone who reaches this address may use it: no --token-file", file=sys.stderr)
         print(f"ParagonSR2 at {address_of(listener)}  (Ctrl-C ends it)", flush=True)

@@ -20,7 +20,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from paragonsr2.errors import EnvironmentProblem, ParagonError, RefusedError
+from paragonsr2.errors import EnvironmentProblem, ParagonError, RefusedError, UsageError
 from paragonsr2.serve.guard import Guard, refuse
 from paragonsr2.serve.inference import InferenceRoutes
 from paragonsr2.serve.job_routes import JobRoutes
@@ -58,7 +58,7 @@ class Service:
         app: the ASGI application.
 
     Raises:
-        UsageError: another service uses the folder.
+        UsageError: the folder cannot be written, or another service uses it.
     """
 
     def __init__(
@@ -70,9 +70,13 @@ class Service:
         local_only: bool = True,
         token: str = "",
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        store = JobStore(folder / "jobs.sqlite")
-        spool, queue = Spool(folder / "files", limits.disk_bytes), PictureQueue(limits)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            spool = Spool(folder / "files", limits.disk_bytes)
+        except OSError as error:
+            reason = error.strerror or error
+            raise UsageError(f"cannot use {folder} ({reason}); give another --folder") from error
+        store, queue = JobStore(folder / "jobs.sqlite"), PictureQueue(limits)
         metrics = Metrics(
             lambda: queue.running_or_waiting, store.open_jobs, lambda: float(spool.used)
         )
@@ -116,8 +120,6 @@ class Service:
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncGenerator[None]:
-        # Opening the default model now shows at once whether the engine works here.
-        await run_in_threadpool(self.parts.models.open, "realtime", 2)
         await run_in_threadpool(self.parts.runner.start)
         sweeper = asyncio.create_task(self._sweep())
         self._is_ready = True

@@ -154,9 +154,11 @@ def _shape(tensor: _Tensor, scale: int, limits: Limits) -> tuple[int, int, int, 
     if len(tensor.shape) != 4 or tensor.shape[1] != 3 or min(tensor.shape) < 1:
         raise _wrong(f"the shape is (B, 3, H, W), not {tensor.shape}")
     batch, channels, height, width = tensor.shape
-    if batch * height * width * scale**2 > limits.result_pixels:
-        most = limits.result_pixels / 1e6
-        raise RefusedError(413, f"the result has more than {most:g} megapixels")
+    if batch * height * width * scale**2 > limits.tensor_pixels:
+        most = limits.tensor_pixels / 1e6
+        raise RefusedError(
+            413, f"the result has more than {most:g} megapixels; send a file to /v1/upscale"
+        )
     return batch, channels, height, width
 
 
