@@ -148,7 +148,10 @@ def judge(seen: Seen, spent: float, slots: int) -> dict[str, Any]:
         ],
         "bound_seconds": BOUND,
         "full_queue_seconds": round(slots / accepted, 3),
-        "rss_mib_at_quarter_and_end": [round(settled[i, 1] / 2**20, 1) for i in (0, -1)],
+        "rss_mib_by_eighths": [
+            round(float(part[:, 1].mean()) / 2**20, 1)
+            for part in np.array_split(np.array(seen.rss), 8)
+        ],
         "rss_slope_mib_per_minute": round(float(slope), 3),
     }
 

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from conftest import photo_like
+from paragonsr2.cli.main import main
 from paragonsr2.errors import BackendError
 from paragonsr2.serve.gather import GatheringBackend
 from paragonsr2.upscale.backends import ClassicalBackend
@@ -286,6 +287,26 @@ def test_sigterm_finishes_what_was_begun(tmp_path):
     assert mine["result"]["model"] == "realtime"
     assert headers["x-request-id"] == "mine"
     assert list((tmp_path / "s" / "files").iterdir()) == []
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "fastapi_offline", None)
+    monkeypatch.setattr("sys.argv", ["paragonsr2", "serve"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 3
+    assert 'pip install "paragonsr2[serve]"' in capsys.readouterr().err
+
+
+def test_an_engine_that_cannot_run_is_told_before_anything_is_served(tmp_path, monkeypatch, capsys):
+    options = ["--port", "0", "--folder", str(tmp_path / "s"), "--backend", "tensorrt"]
+    monkeypatch.setattr("sys.argv", ["paragonsr2", "serve", *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 3
+    told = capsys.readouterr()
+    assert "TensorRT runs engine files" in told.err
+    assert "http" not in told.out
 
 
 def test_the_command_does_not_load_the_service():

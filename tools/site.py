@@ -2,7 +2,8 @@
 
 The pages and what they link to are copied into ``build/pages`` under the same relative paths, so
 that their links hold there too. For each room of the package a page is added, which mkdocstrings
-fills from the docstrings. Zensical makes HTML of it in ``build/site``; ``--strict`` fails on any warning.
+fills from the docstrings. Zensical makes HTML of it in ``build/site``; ``--strict`` fails on any
+warning.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -26,6 +27,7 @@ from paragonsr2.serve.inference import InferenceRoutes
 from paragonsr2.serve.job_routes import JobRoutes
 from paragonsr2.serve.job_store import JobStore
 from paragonsr2.serve.limits import Limits
+from paragonsr2.serve.logs import LOGGER
 from paragonsr2.serve.metrics import Metrics
 from paragonsr2.serve.models import Engine, Models
 from paragonsr2.serve.parts import Parts
@@ -135,7 +137,10 @@ class Service:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP)
-            await run_in_threadpool(self.parts.runner.expire)
+            try:
+                await run_in_threadpool(self.parts.runner.expire)
+            except sqlite3.Error:
+                LOGGER.exception("the jobs cannot be read or written")
 
     async def healthz(self) -> dict[str, str]:
         """The service answers."""
