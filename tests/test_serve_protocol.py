@@ -114,10 +114,13 @@ def tensor(**changes):
      ({"inputs": [tensor(name="x")]}, "the one input"),
      ({"inputs": [tensor(datatype="UINT8")]}, "the one input"),
      ({"inputs": [tensor(data=[0, 0])]}, "needs 3 values"),
-     ({"inputs": [tensor(data=[[0, 0], [0]])]}, "list of numbers"),
+     ({"inputs": [tensor(data=[[0, 0], [0]])]}, "list of finite"),
      ({"inputs": [tensor(data=None)]}, "binary_data_size"),
      ({"inputs": [tensor(parameters={"binary_data_size": 12})]}, "not both"),
-     ({"inputs": [tensor(colour="red")]}, "colour"),
+     ({"inputs": [tensor(data=[1e39, float("nan"), 0])]}, "finite"),
+     ({"inputs": [tensor(data=[1e39, 0, 0])]}, "infinity"),
+     ({"inputs": [tensor(data=[])]}, "list of finite"),
+     ({"inputs": [tensor(data=[[[]]])]}, "list of finite"),
      ({"inputs": [tensor()], "outputs": [{"name": "x"}]}, "the one output")],
 )  # fmt: skip
 def test_nonsense_is_a_400_that_says_why(running, request_, message):

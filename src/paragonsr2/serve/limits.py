@@ -33,7 +33,7 @@ class Limits:
     """
 
     body_bytes: int = 100 * 10**6
-    json_bytes: int = 8 * 10**6
+    json_bytes: int = 2 * 10**6
     disk_bytes: int = 8 * 10**9
     result_pixels: int = 200 * 10**6
     tensor_pixels: int = 24 * 10**6

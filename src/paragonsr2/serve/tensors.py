@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.errors import RefusedError
@@ -28,29 +28,47 @@ _BYTES = 4
 #: Most characters of JSON that a float32 takes, with its comma.
 _TEXT = 26
 
+_DATA = "data is a list of finite numbers, flat or nested as its shape"
+
+
+# Each list ends at its first wrong element, and nothing that is not asked for is kept: JSON can
+# become objects of a hundred times its size.
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+_Row = Annotated[list[_Number], Field(min_length=1, fail_fast=True)]
+_Rows = Annotated[list[_Row], Field(min_length=1, fail_fast=True)]
+_Planes = Annotated[list[_Rows], Field(min_length=1, fail_fast=True)]
+_Pictures = Annotated[list[_Planes], Field(min_length=1, fail_fast=True)]
+
+
+class _TensorParameters(BaseModel):
+    binary_data_size: int | None = None
+
+
+class _OutputParameters(BaseModel):
+    binary_data: bool | None = None
+    classification: int = 0
+
+
+class _RequestParameters(BaseModel):
+    binary_data_output: bool = False
+
 
 class _Tensor(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
     name: str
     shape: list[int] = Field(max_length=8)
     datatype: str
-    parameters: dict[str, Any] = {}
-    data: list[Any] | None = None
+    parameters: _TensorParameters = _TensorParameters()
+    data: Annotated[_Row | _Pictures, Field(union_mode="left_to_right")] | None = None
 
 
 class _Output(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: _OutputParameters = _OutputParameters()
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
     id: str = Field("", max_length=200)
-    parameters: dict[str, Any] = {}
+    parameters: _RequestParameters = _RequestParameters()
     inputs: list[_Tensor] = Field(min_length=1, max_length=1)
     outputs: list[_Output] = Field([], max_length=1)
 
@@ -93,7 +111,7 @@ def read_request(path: Path, json_length: str | None, scale: int, limits: Limits
         tensor = request.inputs[0]
         shape = _shape(tensor, scale, limits)
         expected = int(np.prod(shape)) * _BYTES
-        stated = tensor.parameters.get("binary_data_size")
+        stated = tensor.parameters.binary_data_size
         if tensor.data is None:
             if stated != expected or size - head != expected:
                 raise _wrong(
@@ -144,6 +162,8 @@ def _parse(text: bytes) -> _Request:
         return _Request.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
+        if "data" in first["loc"]:
+            raise _wrong(_DATA) from None
         place = ".".join(str(part)[:40] for part in first["loc"])
         raise _wrong(f"{place or 'the JSON'}: {first['msg'][:200]}") from None
 
@@ -166,23 +186,25 @@ def _from_bytes(file: BinaryIO) -> FloatNCHW:
     return np.frombuffer(file.read(), "<f4").astype(np.float32, copy=False)
 
 
-def _from_json(data: list[Any]) -> FloatNCHW:
+def _from_json(data: object) -> FloatNCHW:
     try:
-        return np.asarray(data, np.float32).reshape(-1)
-    except (ValueError, TypeError, OverflowError):
-        raise _wrong("data is a list of numbers, flat or nested as its shape") from None
+        with np.errstate(over="ignore"):  # infinity is refused later
+            return np.asarray(data, np.float32).reshape(-1)
+    except ValueError:
+        raise _wrong(_DATA) from None
 
 
 def _is_binary(request: _Request) -> bool:
-    wish = request.parameters.get("binary_data_output", False)
-    if request.outputs:
-        if request.outputs[0].name != OUTPUT:
-            raise _wrong(f"the one output is '{OUTPUT}'")
-        parameters = request.outputs[0].parameters
-        if parameters.get("classification"):
-            raise _wrong("there are no classes in a picture; drop classification")
-        wish = parameters.get("binary_data", wish)
-    return bool(wish)
+    wish = request.parameters.binary_data_output
+    if not request.outputs:
+        return wish
+    output = request.outputs[0]
+    if output.name != OUTPUT:
+        raise _wrong(f"the one output is '{OUTPUT}'")
+    if output.parameters.classification:
+        raise _wrong("there are no classes in a picture; drop classification")
+    given = output.parameters.binary_data
+    return wish if given is None else given
 
 
 def _wrong(message: str) -> RefusedError:
