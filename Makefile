@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test lint types unit benchmark dist clean
+.PHONY: demo test lint types unit docs benchmark dist clean
 
 # The core alone, without PyTorch, in an environment of its own.
 .venv-demo/ready: pyproject.toml constraints.txt
@@ -33,6 +33,10 @@ types: $(BIN)/ready
 
 unit: $(BIN)/ready
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# The documentation as a website, in build/site; a warning fails it.
+docs: $(BIN)/ready
+	$(BIN)/python tools/site.py --strict
 
 benchmark: $(BIN)/ready
 	$(BIN)/python benchmark/realtime_speed.py

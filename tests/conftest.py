@@ -112,3 +112,25 @@ def photo_like(height: int, width: int, channels: int = 3, seed: int = 0) -> np.
     ]
     noisy = np.stack(planes, axis=-1) + rng.normal(0, 4, (height, width, channels))
     return np.clip(noisy, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """A service, see serving.py; requests leave no file behind."""
+    from serving import LIMITS, serving
+
+    with serving(tmp_path_factory.mktemp("service"), LIMITS) as running:
+        yield running
+    assert running.files() == []
+    assert running.parts.spool.used == 0
+
+
+@pytest.fixture
+def make_running(tmp_path):
+    """A service of its own, with limits of its own."""
+    from serving import LIMITS, serving
+
+    def make(limits=LIMITS, **options):
+        return serving(tmp_path / "service", limits, **options)
+
+    return make

@@ -29,9 +29,10 @@ from conftest import photo_like
 from paragonsr2.app.limits import Limits
 from paragonsr2.app.page_files import PageFiles, harmless_name, remove_leftovers
 from paragonsr2.app.preview import make_preview
-from paragonsr2.app.workshop import Choice, Workshop
+from paragonsr2.app.workshop import Workshop
 from paragonsr2.cli.main import main
 from paragonsr2.errors import ImageTooLargeError, InputError, OptionError, OutputError, ParagonError
+from paragonsr2.serve.choice import Choice
 from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.task import Task
 from paragonsr2.upscale.upscaler import Upscaler

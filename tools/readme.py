@@ -213,7 +213,25 @@ def discriminators() -> str:
     return rows(head, *body)
 
 
-#: The tables of each page.
+def service() -> str:
+    """The HTTP service under more requests than it can answer."""
+    result = load("robustness/service_load.json")
+    answers, times = result["answers"], result["seconds_p50_p95_p99_max"]
+    sizes = ", ".join(f"{width}x{height}" for width, height in result["pictures"])
+    eighths = result["rss_mib_by_eighths"]
+    return (
+        f"Under {result['times_capacity']:g} times its capacity for {result['seconds']:.0f} s, "
+        f"with {result['workers']} workers and a queue of {result['waiting']}, the service gave "
+        f"{answers['right']:,} right pictures ({sizes}; {result['model']}; "
+        f"{result['accepted_per_second']:g} a second) and refused {answers['refused']:,} requests; "
+        f"there was no other answer. Half of the accepted ones took {times[0]:g} s, 99 of 100 took "
+        f"{times[2]:g} s, all less than `--max-seconds {result['bound_seconds']:g}`. It held "
+        f"{eighths[1]:.0f} MiB in the second eighth of the time and {eighths[-1]:.0f} MiB in the "
+        f"last, and left no file. Client and service shared a busy machine ({machine(result)}; "
+        "`benchmark/service_load.py`)."
+    )
+
+
 def tools() -> str:
     """What runs the bundled models beside our own command, and how near it comes."""
     result = load("export/tools.json")
@@ -230,9 +248,11 @@ def tools() -> str:
     return f"{rows(*lines)}\n\nOne thread, {machine(result)}."
 
 
+#: The tables of each page.
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"variants": variants, "speed": speed, "peers": peers},
     "docs/quality.md": {"quality": quality, "crops": crops},
+    "docs/service.md": {"service": service},
     "docs/tools.md": {"tools": tools},
     "docs/training.md": {"memory": memory, "time": time, "loader": loader},
     "docs/decisions/0003-munet.md": {"discriminators": discriminators},

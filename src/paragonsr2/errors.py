@@ -10,9 +10,11 @@
     │   └── ConfigError          training configuration refused
     ├── InputError               one input cannot be read or processed (exit 1)
     │   ├── ImageError           not an image, damaged, or unreadable
-    │   └── ImageTooLargeError   more pixels than the limit allows
+    │   ├── ImageTooLargeError   more pixels than the limit allows
+    │   └── RefusedError         the service does not take this request; has the HTTP status
     ├── OutputError              the result cannot be written (exit 1)
     │   └── BusyOutputError      another run is writing it
+    ├── StoppedError             a job was cancelled or took too long (exit 1)
     ├── InterruptedJobError      the user interrupted a job (exit 130)
     └── EnvironmentProblem       environment or model cannot serve (exit 3)
         ├── MissingExtraError    an optional dependency is not installed
@@ -66,12 +68,30 @@ class ImageTooLargeError(InputError):
     """The image has more pixels than the limit allows."""
 
 
+class RefusedError(InputError):
+    """The service does not take this request.
+
+    Args:
+        status: HTTP status of the answer, 4xx or 5xx.
+        message: what is wrong and what mends it.
+        retry_after: seconds after which the same request may succeed; None if it never will.
+    """
+
+    def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.retry_after = status, retry_after
+
+
 class OutputError(ParagonError):
     """A result cannot be written. No incomplete file is left."""
 
 
 class BusyOutputError(OutputError):
     """Another run is writing the same result."""
+
+
+class StoppedError(ParagonError):
+    """A job was cancelled, took too long, or its server is stopping."""
 
 
 class InterruptedJobError(ParagonError):

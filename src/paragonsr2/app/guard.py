@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from paragonsr2.serve.listening import is_loopback
+from paragonsr2.serve.strangers import foreign
 
 #: The page loads nothing from, and sends nothing to, any other host.
 #: gradio builds its templates with Function(), hence 'unsafe-eval'.
@@ -82,12 +83,9 @@ class Guard:
     def _refusal(self, scope: Scope) -> PlainTextResponse | None:
         path: str = scope["path"]
         headers = Headers(scope=scope)
-        host = headers.get("host", "")
-        if self.local_only and not is_loopback(urlsplit(f"//{host}").hostname or ""):
-            return PlainTextResponse("this server answers only to localhost", status_code=421)
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
-            return PlainTextResponse("another site's page may not use this one", status_code=403)
+        stranger = foreign(headers, local_only=self.local_only)
+        if stranger is not None:
+            return PlainTextResponse(str(stranger), status_code=stranger.status)
         if not (path in _EXACT or _begins(path, _BELOW)):
             return PlainTextResponse("page not found", status_code=404)
         most = self.upload_bytes if path == "/files" else _SMALL_BODY
@@ -95,16 +93,6 @@ class Guard:
         if not length.isdigit() or int(length) > most:
             return PlainTextResponse(_too_large(most), status_code=413)
         return None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` is a loopback address or name, which only this machine can reach."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _begins(path: str, starts: Iterable[str]) -> bool:

@@ -13,10 +13,11 @@ import gradio as gr
 from paragonsr2.app.limits import Limits
 from paragonsr2.app.preview import MediaSize
 from paragonsr2.app.routes import examples
-from paragonsr2.app.workshop import Choice, PageJob, Result, Workshop, offered
+from paragonsr2.app.workshop import PageJob, Result, Workshop
 from paragonsr2.clips.container import VIDEO_SUFFIXES
 from paragonsr2.errors import ParagonError
 from paragonsr2.images.formats import FORMATS, READABLE, WRITABLE
+from paragonsr2.serve.choice import Choice, offered
 from paragonsr2.variants import VARIANTS
 
 #: Seconds between two updates of the progress.

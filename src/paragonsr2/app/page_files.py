@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import shutil
 import tempfile
 import threading
 import time
-import unicodedata
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from paragonsr2.app.limits import Limits
 from paragonsr2.errors import InputError, OutputError
+from paragonsr2.serve.names import harmless_name
+from paragonsr2.serve.spool import folder_bytes
 
 _PREFIX = "paragonsr2-app-"
-_LONGEST_NAME = 100
 
 
 @dataclass
@@ -184,27 +183,6 @@ def remove_leftovers() -> None:
             ours = folder.lstat().st_uid == os.getuid()
             if number.isdigit() and ours and not _alive(int(number)):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def harmless_name(name: str) -> str:
-    """The last part of a path, without control characters and what file systems reject."""
-    last = PurePosixPath(name.replace("\\", "/")).name
-    visible = "".join(c for c in last if unicodedata.category(c)[0] != "C")
-    plain = re.sub(r'[<>:"|?*]', "_", visible).strip(". ")
-    stem, dot, suffix = plain.rpartition(".")
-    if dot and len(suffix) <= 8:
-        return f"{stem[: _LONGEST_NAME - len(suffix)] or 'file'}.{suffix}"
-    return plain[:_LONGEST_NAME] or "file"
-
-
-def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below ``folder``; files removed in the meantime do not count."""
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += Path(place, name).lstat().st_size
-    return total
 
 
 def _alive(pid: int) -> bool:

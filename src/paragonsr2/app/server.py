@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from paragonsr2.app.limits import Limits
 from paragonsr2.app.page_files import PageFiles, remove_leftovers
-from paragonsr2.errors import MissingExtraError, UsageError
+from paragonsr2.errors import MissingExtraError
+from paragonsr2.serve.listening import address_of, bind, is_loopback
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -43,7 +44,7 @@ def serve(host: str, port: int, limits: Limits) -> None:
     """
     if find_spec("gradio") is None:
         raise MissingExtraError("the page", "app")
-    with _bind(host, port) as listener:
+    with bind(host, port) as listener:
         remove_leftovers()
         files = PageFiles(limits)
         # By default, SIGTERM would end the process before the files are removed.
@@ -61,7 +62,7 @@ def _run(files: PageFiles, listener: socket.socket, host: str) -> None:
     config = uvicorn.Config(
         app, log_level="warning", timeout_graceful_shutdown=_GRACE, server_header=False
     )
-    print(f"ParagonSR2 at {_address(listener)}  (Ctrl-C ends it)", flush=True)
+    print(f"ParagonSR2 at {address_of(listener)}  (Ctrl-C ends it)", flush=True)
     uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -80,7 +81,7 @@ def build_app(files: PageFiles, host: str) -> ASGIApp:
     from fastapi import FastAPI
     from gradio.themes import Base
 
-    from paragonsr2.app.guard import Guard, is_loopback
+    from paragonsr2.app.guard import Guard
     from paragonsr2.app.page import HEAD, build_page
     from paragonsr2.app.routes import routes
     from paragonsr2.app.workshop import Workshop
@@ -125,22 +126,6 @@ async def _sweep(files: PageFiles) -> None:
     while True:
         await asyncio.sleep(_SWEEP)
         await asyncio.to_thread(files.sweep)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UsageError(
-            f"cannot listen on {host} port {port} ({reason}); give another --host or --port"
-        ) from error
-
-
-def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _end(_: int, __: FrameType | None) -> None:

@@ -10,69 +10,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from paragonsr2.app.limits import Limits
-from paragonsr2.app.page_files import PageFile, PageFiles, folder_bytes
+from paragonsr2.app.page_files import PageFile, PageFiles
 from paragonsr2.app.preview import MediaSize, make_preview
 from paragonsr2.clips.container import VIDEO_SUFFIXES, is_video
 from paragonsr2.clips.plan import target_suffix
-from paragonsr2.errors import ImageError, InputError, OptionError, ParagonError
+from paragonsr2.errors import ImageError, InputError, StoppedError
 from paragonsr2.images.formats import FORMATS, READABLE, WRITABLE, kept_suffix
+from paragonsr2.serve.choice import Choice
+from paragonsr2.serve.spool import folder_bytes
 from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.task import Task, TaskProgress
 from paragonsr2.upscale.upscaler import Upscaler
 from paragonsr2.upscale.video import VideoOptions
 from paragonsr2.variants import SCALES
-from paragonsr2.weights.catalogue import entries
 
 #: Number of opened networks to keep, with their buffers.
 _OPEN_UPSCALERS = 2
-
-CLASSICAL = ("bicubic", "magic:1.0")
-
-
-class JobStoppedError(ParagonError):
-    """The visitor cancelled or left, the job took too long, or the server is stopping."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A visitor's choices for one job.
-
-    Attributes:
-        model: a key of :func:`offered`.
-        scale: a scale that the model is offered with.
-        image_format: format of the resulting image: ``keep``, or a key of
-            :data:`paragonsr2.images.formats.WRITABLE`.
-    """
-
-    model: str
-    scale: int
-    image_format: str = "keep"
-
-    def check(self) -> None:
-        """Check that the page offers these choices.
-
-        Raises:
-            OptionError: it does not; the message lists what it offers.
-        """
-        models = offered()
-        if self.model not in models:
-            raise OptionError(
-                f"unknown model '{self.model[:40]}'; choose one of {', '.join(models)}"
-            )
-        if self.scale not in models[self.model]:
-            scales = ", ".join(map(str, models[self.model]))
-            raise OptionError(f"{self.model} has no scale {self.scale}; choose one of {scales}")
-        if self.image_format != "keep" and self.image_format not in WRITABLE:
-            known = ", ".join(WRITABLE)
-            raise OptionError(f"unknown format '{self.image_format[:40]}'; choose one of {known}")
-
-
-def offered() -> dict[str, tuple[int, ...]]:
-    """Models with their scales: the bundled networks, then classical resizing for comparison."""
-    models: dict[str, tuple[int, ...]] = {}
-    for entry in entries():
-        models[entry.model] = (*models.get(entry.model, ()), entry.scale)
-    return models | dict.fromkeys(CLASSICAL, tuple(SCALES))
 
 
 @dataclass(frozen=True)
@@ -116,7 +69,7 @@ class PageJob:
         """Start the clock: the job may take ``seconds``.
 
         Raises:
-            JobStoppedError: it was stopped while it was queued.
+            StoppedError: it was stopped while it was queued.
         """
         self._deadline = time.monotonic() + seconds
         self.advance(0.0)
@@ -130,13 +83,13 @@ class PageJob:
         """Record the progress.
 
         Raises:
-            JobStoppedError: the job was stopped or has run out of time.
+            StoppedError: the job was stopped or has run out of time.
         """
         self.share = share
         if self._stop.is_set():
-            raise JobStoppedError("cancelled")
+            raise StoppedError("cancelled")
         if self._deadline is not None and time.monotonic() > self._deadline:
-            raise JobStoppedError(
+            raise StoppedError(
                 "this takes longer than the page allows; paragonsr2 upscale has no time limit"
             )
 
@@ -199,7 +152,7 @@ class Workshop:
 
                 def check_size() -> None:
                     if folder_bytes(result.path.parent) > most:
-                        raise JobStoppedError("the result is larger than the page allows")
+                        raise StoppedError("the result is larger than the page allows")
 
                 def report(state: TaskProgress) -> None:
                     check_size()

@@ -21,6 +21,7 @@ from paragonsr2.cli.evaluate import evaluate
 from paragonsr2.cli.export import export
 from paragonsr2.cli.models import inspect, models
 from paragonsr2.cli.output import StandardStreams, shown
+from paragonsr2.cli.serve import serve
 from paragonsr2.cli.train import train
 from paragonsr2.cli.upscale import upscale
 from paragonsr2.errors import ParagonError
@@ -45,6 +46,7 @@ app.command()(engine)
 app.command()(benchmark)
 app.command()(train)
 app.command("app")(page)
+app.command()(serve)
 
 
 def _print_version(wanted: bool) -> None:

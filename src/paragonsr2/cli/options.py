@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from paragonsr2.errors import UsageError
 from paragonsr2.weights.metadata import BackendName, Precision
+
+if TYPE_CHECKING:
+    from paragonsr2.upscale.upscaler import TileOption as TileValue
 
 MODEL_HELP = (
     "realtime, stream, photo or pro; stream:compressed; bicubic or magic[:ALPHA]; "
@@ -33,3 +37,21 @@ TrustOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+TileOption = Annotated[
+    str,
+    typer.Option(help="Side of a tile in input pixels; auto fits it to the memory, off disables."),
+]
+
+
+def tile_of(text: str) -> TileValue:
+    """The value of ``--tile``.
+
+    Raises:
+        UsageError: it is neither a word nor a number.
+    """
+    if text in ("auto", "off"):
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--tile {text}: use auto, off or a number of at least 16") from None

@@ -17,7 +17,9 @@ from paragonsr2.cli.options import (
     ModelOption,
     PrecisionOption,
     ScaleOption,
+    TileOption,
     TrustOption,
+    tile_of,
 )
 from paragonsr2.cli.report import JobReport
 from paragonsr2.cli.streams import Files, standard_streams
@@ -29,7 +31,8 @@ from paragonsr2.images.names import ImageFormatName
 
 if TYPE_CHECKING:
     from paragonsr2.upscale.task import Outcome, Task
-    from paragonsr2.upscale.upscaler import TileOption, Upscaler
+    from paragonsr2.upscale.upscaler import TileOption as TileValue
+    from paragonsr2.upscale.upscaler import Upscaler
     from paragonsr2.upscale.video import VideoOptions
     from paragonsr2.weights.metadata import BackendName, Precision
 
@@ -49,10 +52,6 @@ Output = Annotated[
         "-o",
         help="Output file, or folder; - is standard output. Default: beside each input.",
     ),
-]
-Tile = Annotated[
-    str,
-    typer.Option(help="Side of a tile in input pixels; auto fits it to the memory, off disables."),
 ]
 Suffix = Annotated[
     str | None,
@@ -143,7 +142,7 @@ def upscale(
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
-    tile: Tile = "auto",
+    tile: TileOption = "auto",
     ensemble: EnsembleOption = False,
     trust_model: TrustOption = False,
     image_format: Format = "keep",
@@ -167,7 +166,7 @@ def upscale(
     continues an interrupted job.
     """
     engine = _Engine(
-        model, scale, backend, device, precision, _tile(tile), ensemble, trust_model, unchecked
+        model, scale, backend, device, precision, tile_of(tile), ensemble, trust_model, unchecked
     )
     images = _Images(image_format, quality)
     videos = _Videos(codec, video_quality, preset, segment, temporal)
@@ -200,7 +199,7 @@ class _Engine:
     backend: BackendName
     device: str
     precision: Precision
-    tile: TileOption
+    tile: TileValue
     ensemble: bool
     trust_model: bool
     unchecked: bool
@@ -309,15 +308,6 @@ def _run(
         video=videos.options(outputs.max_pixels),
         progress=report.progress,
     )
-
-
-def _tile(text: str) -> TileOption:
-    if text in ("auto", "off"):
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"--tile {text}: use auto, off or a number of at least 16") from None
 
 
 def _check_qualities(tasks: Sequence[Task], quality: int | None, video_quality: int | None) -> None:

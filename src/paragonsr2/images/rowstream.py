@@ -24,7 +24,8 @@ class RowStream:
     again.
 
     Args:
-        width, height: of the whole image, all pages together.
+        width: of the whole image.
+        height: of all pages together.
         channels: samples of a pixel.
         dtype: of a sample.
 

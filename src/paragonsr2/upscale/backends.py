@@ -101,6 +101,16 @@ class DivisibleBackend(Backend, Protocol):
         ...
 
 
+@runtime_checkable
+class BatchBackend(Backend, Protocol):
+    """A backend whose ``run`` also takes ``(B, 3, H, W)``."""
+
+    @property
+    def exact_in_batches(self) -> bool:
+        """Whether a picture's result has the same bits, whatever is in the batch with it."""
+        ...
+
+
 class ClassicalBackend:
     """The classical baselines: MATLAB's bicubic and the Magic Kernel.
 
@@ -212,7 +222,7 @@ class OnnxBackend:
         self.bytes_per_pixel = 4 * self.facts.needs.floats_per_pixel
 
     def run(self, x: FloatNCHW) -> FloatNCHW:
-        """Enlarge ``(1, 3, H, W)``."""
+        """Enlarge ``(B, 3, H, W)``."""
         try:
             given = x.astype(np.float16) if self.half else x
             result = cast(FloatNCHW, self.session.run(None, {self.input: given})[0])
@@ -222,6 +232,11 @@ class OnnxBackend:
             raise BackendError(
                 f"ONNX Runtime failed: {reason[:200]}; try a smaller --tile"
             ) from error
+
+    @property
+    def exact_in_batches(self) -> bool:
+        """See :class:`BatchBackend`; on a GPU the way to compute may depend on the batch."""
+        return self.on_cpu
 
     def free_memory(self) -> int:
         """See :class:`Backend`; main memory where the GPU's is not known."""

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from paragonsr2.clips.container import is_video
-from paragonsr2.errors import BusyOutputError, ParagonError
+from paragonsr2.errors import BackendError, BusyOutputError, ParagonError
 from paragonsr2.images.names import DEFAULT_QUALITY
 from paragonsr2.images.reading import MAX_PIXELS
 from paragonsr2.upscale.pictures import PictureOptions, enlarge_pictures
@@ -90,9 +90,9 @@ def _enlarge_clip(
     except BusyOutputError as error:
         return skipped(task, str(error))
     except ParagonError as error:
-        return failed(task, str(error))
+        return failed(task, error)
     except MemoryError:
-        return failed(task, "not enough memory; use a smaller --tile")
+        return failed(task, BackendError("not enough memory; use a smaller --tile"))
     return Outcome(
         task.source,
         task.target,

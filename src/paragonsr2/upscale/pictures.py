@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from paragonsr2.arrays.pixels import Pixels
-from paragonsr2.errors import BusyOutputError, ParagonError
+from paragonsr2.errors import BackendError, BusyOutputError, ParagonError
 from paragonsr2.images.header import Header
 from paragonsr2.images.names import DEFAULT_QUALITY
 from paragonsr2.images.reading import MAX_PIXELS, ImageReader
@@ -133,9 +133,10 @@ class _Work:
         except BusyOutputError as error:
             return skipped(task, str(error))
         except ParagonError as error:
-            return failed(task, str(error))
+            return failed(task, error)
         except MemoryError:
-            return failed(task, "not enough memory; use a smaller --tile or a smaller image")
+            message = "not enough memory; use a smaller --tile or a smaller image"
+            return failed(task, BackendError(message))
         return Outcome(
             task.source,
             task.target,

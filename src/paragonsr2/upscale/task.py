@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from paragonsr2.errors import ParagonError
+
 Status = Literal["done", "skipped", "failed"]
 
 
@@ -59,6 +61,7 @@ class Outcome:
         frames: number of frames of a video; 0 for an image.
         resumed: frames of a video that an earlier run had finished.
         notes: what was wrong with the input of a task that is done all the same.
+        error: why the task failed; None if it did not.
     """
 
     source: Path
@@ -72,6 +75,7 @@ class Outcome:
     frames: int = 0
     resumed: int = 0
     notes: tuple[str, ...] = ()
+    error: ParagonError | None = None
 
 
 def skipped(
@@ -81,9 +85,9 @@ def skipped(
     return Outcome(task.source, task.target, "skipped", message)
 
 
-def failed(task: Task, message: str) -> Outcome:
+def failed(task: Task, error: ParagonError) -> Outcome:
     """The outcome of a task that went wrong."""
-    return Outcome(task.source, task.target, "failed", message)
+    return Outcome(task.source, task.target, "failed", str(error), error=error)
 
 
 def is_newer(target: Path, source: Path) -> bool:

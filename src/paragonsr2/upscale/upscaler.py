@@ -208,8 +208,14 @@ class Upscaler:
         if not isinstance(self.backend, DivisibleBackend):
             return None
         backend = self.backend.divided(parts)
-        if backend is None:
-            return None
+        return None if backend is None else self.over(backend)
+
+    def over(self, backend: Backend) -> Upscaler:
+        """A twin that runs the same model through another backend.
+
+        Args:
+            backend: with the scale and the tile needs of this upscaler's own.
+        """
         twin = copy.copy(self)
         twin._use(backend)
         return twin

@@ -1,0 +1,54 @@
+"""What strangers may choose: bundled models and classical baselines, never the path of a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paragonsr2.errors import OptionError
+from paragonsr2.images.formats import WRITABLE
+from paragonsr2.variants import SCALES
+from paragonsr2.weights.catalogue import entries
+
+CLASSICAL = ("bicubic", "magic:1.0")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What someone who sends a picture or a clip has chosen.
+
+    Attributes:
+        model: a key of :func:`offered`.
+        scale: a scale that the model is offered with.
+        image_format: format of the resulting image: ``keep``, or a key of
+            :data:`paragonsr2.images.formats.WRITABLE`.
+    """
+
+    model: str
+    scale: int
+    image_format: str = "keep"
+
+    def check(self) -> None:
+        """Check that these choices are offered.
+
+        Raises:
+            OptionError: they are not; the message lists what is.
+        """
+        models = offered()
+        if self.model not in models:
+            raise OptionError(
+                f"unknown model '{self.model[:40]}'; choose one of {', '.join(models)}"
+            )
+        if self.scale not in models[self.model]:
+            scales = ", ".join(map(str, models[self.model]))
+            raise OptionError(f"{self.model} has no scale {self.scale}; choose one of {scales}")
+        if self.image_format != "keep" and self.image_format not in WRITABLE:
+            known = ", ".join(WRITABLE)
+            raise OptionError(f"unknown format '{self.image_format[:40]}'; choose one of {known}")
+
+
+def offered() -> dict[str, tuple[int, ...]]:
+    """Models with their scales: the bundled networks, then classical resizing for comparison."""
+    models: dict[str, tuple[int, ...]] = {}
+    for entry in entries():
+        models[entry.model] = (*models.get(entry.model, ()), entry.scale)
+    return models | dict.fromkeys(CLASSICAL, tuple(SCALES))

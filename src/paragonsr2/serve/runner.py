@@ -1,0 +1,225 @@
+"""The runner of jobs: one clip at a time, in a thread, resumable at every moment."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+from pathlib import Path, PurePath
+
+from paragonsr2.clips.plan import target_suffix
+from paragonsr2.errors import RefusedError, StoppedError
+from paragonsr2.serve.job_store import Job, JobStore
+from paragonsr2.serve.limits import Limits
+from paragonsr2.serve.logs import LOGGER, log
+from paragonsr2.serve.models import Models
+from paragonsr2.serve.queueing import Stop
+from paragonsr2.serve.spool import Spool, SpoolFolder
+from paragonsr2.serve.telling import without_paths
+from paragonsr2.upscale.job import run_task
+from paragonsr2.upscale.task import Outcome, Task, TaskProgress
+from paragonsr2.upscale.video import VideoOptions
+
+#: A job may write this share of the disk's limit.
+_SHARE_OF_DISK = 0.25
+
+#: Seconds after which a client that met a full list of jobs may try again.
+_LATER = 60
+
+#: Seconds after which the store is asked again when it failed, as it does when the disk is full.
+_AGAIN = 10.0
+
+
+class JobRunner:
+    """Runs the jobs of a store.
+
+    A run that ends early, because the process is killed or stops, is resumed by the next one after
+    its last finished segment; the result has the same bytes.
+
+    Args:
+        store: the jobs.
+        spool: their folders.
+        models: that are open.
+        limits: duration and size of a job.
+    """
+
+    def __init__(self, store: JobStore, spool: Spool, models: Models, limits: Limits) -> None:
+        self._store, self._spool, self._models, self._limits = store, spool, models, limits
+        self._folders: dict[str, SpoolFolder] = {}
+        self._wake, self._closing = threading.Event(), threading.Event()
+        # The running job and what stops it; set until its end is in the store.
+        self._running: tuple[str, Stop] | None = None
+        self._lock = threading.Lock()
+        self._share = 0.0
+        self._thread = threading.Thread(target=self._loop, name="jobs")
+
+    def start(self) -> None:
+        """Take up the jobs of the store, remove the files of none, and start the thread."""
+        self._store.recover()
+        known = self._store.with_files()
+        for path in self._spool.root.iterdir():
+            if path.name not in known:
+                shutil.rmtree(path, ignore_errors=True)
+        for job_id in known:
+            self._folders[job_id] = self._spool.folder(job_id)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Put the running job off at its next frame, and end the thread."""
+        with self._lock:
+            self._closing.set()
+            if self._running is not None:
+                self._running[1].set()
+        self._wake.set()
+        self._thread.join()
+
+    def require_room(self) -> None:
+        """Refuse a job before its clip is received.
+
+        Raises:
+            RefusedError: too many jobs are queued or running (429).
+        """
+        if self._store.open_jobs() >= self._limits.jobs:
+            raise RefusedError(429, "too many jobs are waiting; try again later", _LATER)
+
+    def add(self, job: Job, folder: SpoolFolder) -> None:
+        """Queue a job whose clip lies in ``folder``.
+
+        Raises:
+            RefusedError: too many jobs are queued or running (429).
+        """
+        with self._lock:
+            self.require_room()
+            self._store.add(job)
+            self._folders[job.id] = folder
+        self._wake.set()
+
+    def share(self, job: Job) -> float:
+        """How much of a job is computed, 0..1."""
+        running = self._running
+        if job.state == "done":
+            return 1.0
+        return self._share if running is not None and running[0] == job.id else 0.0
+
+    def cancel(self, job: Job) -> None:
+        """Cancel a job that has not ended, or forget one that has, and remove its files."""
+        with self._lock:
+            self._store.cancel(job.id)
+            if self._running is not None and self._running[0] == job.id:
+                self._running[1].set()  # its thread removes the files
+                return
+        if job.ended is not None:
+            self._store.remove(job.id)
+        self._remove(job.id)
+
+    def expire(self) -> None:
+        """Forget the jobs that ended long ago."""
+        for job in self._store.expired(self._limits.keep_seconds):
+            self.cancel(job)
+
+    def result(self, job: Job) -> Path:
+        """The file that a job writes."""
+        return self.task(job, self._spool.root / job.id).target
+
+    def source(self, folder: Path, name: str) -> Path:
+        """The file of a job's clip."""
+        return folder / f"source{PurePath(name).suffix.lower()}"
+
+    def task(self, job: Job, folder: Path) -> Task:
+        """What a job reads and writes in its folder."""
+        source = self.source(folder, job.name)
+        return Task(source, folder / f"result{target_suffix(source)}")
+
+    def _remove(self, job_id: str) -> None:
+        folder = self._folders.pop(job_id, None)
+        if folder is not None:
+            folder.close()
+
+    def _loop(self) -> None:
+        while True:
+            self._wake.clear()
+            if self._closing.is_set():
+                return
+            try:
+                self._next()
+            except sqlite3.Error:
+                LOGGER.exception("the jobs cannot be read or written")
+                self._wake.wait(_AGAIN)
+            finally:
+                self._running = None
+
+    def _next(self) -> None:
+        """Run the next job, or wait for one."""
+        with self._lock:
+            job, stop = self._store.take(), Stop(self._limits.job_seconds)
+            if job is not None:
+                self._share, self._running = 0.0, (job.id, stop)
+        if job is None:
+            self._wake.wait()
+        else:
+            self._run(job, stop)
+
+    def _run(self, job: Job, stop: Stop) -> None:
+        try:
+            outcome = self._enlarge(job, stop)
+        except Exception:
+            LOGGER.exception("job broke", extra={"fields": {"model": job.model}})
+            outcome = None
+        with self._lock:
+            self._end(job, outcome)
+            self._running = None
+            self._settle(job.id)
+
+    def _end(self, job: Job, outcome: Outcome | None) -> None:
+        if outcome is None:
+            self._store.finish(job.id, "failed", "an error in the service; its log has more")
+        elif outcome.error is None:
+            # A job that was killed after its last step finds its result there, up to date.
+            message = outcome.message if outcome.status == "done" else ""
+            self._store.finish(job.id, "done", message, outcome.frames)
+        elif self._closing.is_set() and isinstance(outcome.error, StoppedError):
+            self._store.put_off(job.id)
+        else:
+            task = Task(outcome.source, outcome.target)
+            told = without_paths(outcome.message, task, "the clip")
+            self._store.finish(job.id, "failed", told)
+
+    def _enlarge(self, job: Job, stop: Stop) -> Outcome:
+        folder = self._folders[job.id]
+        task = self.task(job, folder.path)
+        most_bytes = int(self._limits.disk_bytes * _SHARE_OF_DISK)
+
+        def report(state: TaskProgress) -> None:
+            self._share = state.share
+            stop.check()
+            folder.measure()
+            if folder.bytes > most_bytes:
+                raise StoppedError("the result is larger than the service allows")
+
+        return run_task(
+            task,
+            self._models.open(job.model, job.scale),
+            video=video_options(job, self._limits),
+            progress=report,
+        )
+
+    def _settle(self, job_id: str) -> None:
+        """After a run: remove what a cancelled or failed job leaves, and count the rest."""
+        job = self._store.get(job_id)
+        if job is None or job.state in ("cancelled", "failed"):
+            self._remove(job_id)
+        elif job_id in self._folders:
+            if job.state == "done":
+                self.source(self._folders[job_id].path, job.name).unlink(missing_ok=True)
+            self._folders[job_id].measure()
+        if job is not None:
+            log("job", state=job.state, model=job.model, scale=job.scale, frames=job.frames)
+
+
+def video_options(job: Job, limits: Limits) -> VideoOptions:
+    """How the clip of a job is read and coded."""
+    return VideoOptions(
+        codec=job.codec or None,
+        quality=job.quality,
+        max_pixels=limits.result_pixels // job.scale**2,
+    )

@@ -1,0 +1,135 @@
+"""Running the service: address, signals, logs."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from paragonsr2.errors import MissingExtraError, UsageError
+from paragonsr2.serve.limits import Limits
+from paragonsr2.serve.listening import address_of, bind, is_loopback
+from paragonsr2.serve.models import Engine
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from paragonsr2.serve.service import Service
+
+#: Connections at the same time; more are answered with 503.
+_CONNECTIONS = 512
+
+#: Seconds that a stopping server gives to answers on their way, beyond the time of a computation.
+_GRACE = 30
+
+
+def serve(
+    host: str, port: int, folder: Path | None, limits: Limits, engine: Engine, token: str
+) -> None:
+    """Serve until the process is told to stop; what was begun is finished first.
+
+    Pictures are finished. A job is put off, and goes on when the service is started again.
+
+    Args:
+        host: address to bind.
+        port: port to bind; 0 chooses a free one.
+        folder: of files and jobs; None for one of the user's.
+        limits: what the service takes.
+        engine: how networks run.
+        token: that requests must bring; empty for none.
+
+    Raises:
+        MissingExtraError: FastAPI or another library of the service is not installed.
+        UsageError: the address cannot be bound, or another service uses the folder.
+        EnvironmentProblem: the engine cannot run here.
+    """
+    if any(find_spec(name) is None for name in ("fastapi", "fastapi_offline", "prometheus_client")):
+        raise MissingExtraError("the service", "serve")
+    import uvicorn
+
+    from paragonsr2.serve.service import Service
+
+    with bind(host, port) as listener:
+        local = is_loopback(host)
+        service = Service(
+            default_folder() if folder is None else folder,
+            limits,
+            engine,
+            local_only=local,
+            token=token,
+        )
+        # Whether the engine works here shows now, and not at the first request.
+        service.parts.models.open("realtime", 2)
+        if not local and not token:
+            print("anyone who reaches this address may use it: no --token-file", file=sys.stderr)
+        print(f"ParagonSR2 at {address_of(listener)}  (Ctrl-C ends it)", flush=True)
+        # uvicorn raises the signal that stopped it once more when everything has ended.
+        signal.signal(signal.SIGINT, _ended)
+        signal.signal(signal.SIGTERM, _ended)
+        uvicorn.Server(configuration(service)).run(sockets=[listener])
+
+
+def configuration(service: Service) -> uvicorn.Config:
+    """How uvicorn runs a service."""
+    import uvicorn
+
+    from paragonsr2.serve.connections import patient_protocol
+    from paragonsr2.serve.logs import logging_config
+
+    limits = service.parts.limits
+    return uvicorn.Config(
+        service.app,
+        http=patient_protocol(limits.patience),
+        ws="none",
+        log_config=logging_config(),
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=math.ceil(limits.seconds) + _GRACE,
+    )
+
+
+def default_folder() -> Path:
+    """Where a user's services keep their state."""
+    if os.name == "nt":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    else:
+        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "paragonsr2" / "service"
+
+
+def read_token(path: Path | None) -> str:
+    """The token of a file, or of the environment variable ``PARAGONSR2_TOKEN``.
+
+    A token on the command line could be read by every user of the machine.
+
+    Args:
+        path: of the file; None for the variable.
+
+    Returns:
+        The token; empty for none.
+
+    Raises:
+        UsageError: the file cannot be read, or the token is short.
+    """
+    if path is None:
+        token = os.environ.get("PARAGONSR2_TOKEN", "").strip()
+    else:
+        try:
+            token = path.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot read the token in {path}: {error}") from error
+    given = path is not None or "PARAGONSR2_TOKEN" in os.environ
+    if given and (len(token) < 16 or not token.isascii()):
+        raise UsageError("the token must have 16 characters or more, all ASCII")
+    return token
+
+
+def _ended(_: int, __: FrameType | None) -> None:
+    """The process is at its end anyway."""
