@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from conftest import photo_like
+from paragonsr2.errors import RefusedError
+from paragonsr2.serve.limits import Limits
+from paragonsr2.serve.tensors import read_request
 from paragonsr2.upscale.upscaler import Upscaler
 
 triton = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
@@ -134,3 +138,24 @@ def test_nested_data_are_taken(running):
     output = running.post(INFER, json.dumps({"inputs": [nested]}).encode()).json()["outputs"][0]
     assert output["shape"] == [1, 3, 2, 4]
     assert output["data"][0] == pytest.approx(0.1, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"data":[' + "[]," * 600_000 + "[]]", '"data":[' + "{}," * 600_000 + "{}]",
+     '"parameters":{' + ",".join(f'"k{n}":[]' for n in range(150_000)) + "}"],
+    ids=["lists", "objects", "parameters"],
+)  # fmt: skip
+def test_json_does_not_become_objects_of_many_times_its_size(tmp_path, text):
+    body = tmp_path / "body"
+    body.write_text(
+        '{"inputs":[{"name":"input","datatype":"FP32","shape":[1,3,9,9],' + text + "}]}"
+    )
+    tracemalloc.start()
+    try:
+        with pytest.raises(RefusedError):
+            read_request(body, None, 2, Limits())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * body.stat().st_size
