@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test lint types unit docs benchmark dist clean
+.PHONY: demo test lint types unit docs benchmark dist oldest newest audit clean
 
 # The core alone, without PyTorch, in an environment of its own.
 .venv-demo/ready: pyproject.toml constraints.txt
@@ -41,10 +41,39 @@ docs: $(BIN)/ready
 benchmark: $(BIN)/ready
 	$(BIN)/python benchmark/realtime_speed.py
 
-# Source archive and wheel in dist/: the same bytes for the same commit, wherever they are built.
-dist: $(BIN)/ready
-	rm -rf dist
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m hatchling build -d dist
+# Tools of a release, which neither the package nor its tests need.
+.venv-release/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt \
+		cyclonedx-bom hatchling pip-audit uv
+	touch $@
+
+# Source archive and wheel in dist/: the same bytes for the same commit, wherever they are built. The
+# list of what the wheel brings along (CycloneDX) is made of an environment that holds nothing else.
+dist: .venv-release/ready
+	rm -rf dist build/bare
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) .venv-release/bin/python -m hatchling build -d dist
+	$(PYTHON) -m venv build/bare
+	build/bare/bin/python -m pip --disable-pip-version-check install --quiet \
+		-c constraints.txt dist/*.whl
+	.venv-release/bin/cyclonedx-py environment build/bare/bin/python --pyproject pyproject.toml \
+		--mc-type library --output-reproducible -o dist/paragonsr2.cdx.json
+	rm -rf build/bare
+
+# The tests with the oldest direct dependencies that pyproject.toml allows, or with the newest.
+oldest: RESOLUTION := lowest-direct
+newest: RESOLUTION := highest
+oldest newest: .venv-release/ready
+	rm -rf build/$@
+	$(PYTHON) -m venv build/$@
+	.venv-release/bin/uv pip install --quiet --python build/$@/bin/python --no-sources \
+		--resolution $(RESOLUTION) --torch-backend cpu -e '.[dev]'
+	build/$@/bin/python -m pytest --numprocesses auto --dist loadfile
+
+# Known vulnerabilities of what is pinned; asks the package index.
+audit: .venv-release/ready
+	.venv-release/bin/pip-audit -r constraints.txt --no-deps --disable-pip -f json \
+		| $(PYTHON) tools/audit.py
 
 clean:
-	rm -rf .venv .venv-demo build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-demo .venv-release build dist .pytest_cache .ruff_cache .hypothesis
