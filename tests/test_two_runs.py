@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -103,6 +104,16 @@ def test_files_whose_names_begin_alike_are_not_busy(tmp_path):
         # Who does not ask to be alone writes as before.
         write_atomic(tmp_path / "a.png", b"1")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+def test_a_pipe_or_a_folder_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").mkdir()
+    for name in ("a.png", "b.png"):
+        with pytest.raises(OutputError, match="not a regular file"):
+            write_picture(tmp_path / name, Picture(photo_like(9, 9)))
+    assert (tmp_path / "a.png").is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
 
 
 @contextlib.contextmanager

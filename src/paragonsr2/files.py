@@ -46,6 +46,9 @@ def atomic_path(path: Path, *, alone: bool = False) -> Generator[Path]:
     """
     part = path.with_name(f"{_beginning(path)}{secrets.token_hex(4)}.part{path.suffix}")
     lock = -1
+    # A device or a pipe would be replaced by a file, for every program that uses it.
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write {path}: it is not a regular file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # While the folder is locked, no other process looks or begins.

@@ -170,8 +170,10 @@ def _infer(
     # What the file claims about its own results is not to be believed.
     del graph.value_info[:]
     graph.output[0].type.tensor_type.ClearField("shape")
+    # Following the values of a Range would write all of them down.
+    follow = all(node.op_type != "Range" for node in graph.node)
     try:
-        inferred = infer_shapes(model, data_prop=True).graph
+        inferred = infer_shapes(model, data_prop=follow).graph
     except (InferenceError, ValueError):
         return None
     shapes = {

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from paragonsr2.errors import WeightsError
+from paragonsr2.errors import OutputError, WeightsError
 from paragonsr2.weights.limited import TRUST, answer, run_limited, too_much_memory
 
 WRAPPERS = (
@@ -50,14 +50,18 @@ def read_pickled(path: Path, *, trusted: bool = False) -> dict[str, Tensor]:
 
     Raises:
         WeightsError: the file holds anything but tensors, is damaged, or exceeds a limit.
+        OutputError: there is no room for temporary files.
     """
     if trusted:
         return unpack(path)
-    with tempfile.TemporaryDirectory(prefix="paragonsr2-") as folder:
-        plain = Path(folder) / "tensors.safetensors"
-        run_limited(__name__, str(path), str(plain), label=path.name)
-        with safe_open(plain, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    try:
+        with tempfile.TemporaryDirectory(prefix="paragonsr2-") as folder:
+            plain = Path(folder) / "tensors.safetensors"
+            run_limited(__name__, str(path), str(plain), label=path.name)
+            with safe_open(plain, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise _no_room(path, error.strerror or str(error)) from error
 
 
 def unpack(path: Path) -> dict[str, Tensor]:
@@ -126,7 +130,18 @@ def _plain(tensor: Tensor, key: str, path: Path) -> Tensor:
 
 
 def _write_plain(path: Path, plain: Path) -> None:
-    save_file(unpack(path), plain)
+    state = unpack(path)
+    try:
+        save_file(state, plain)
+    except (SafetensorError, OSError) as error:
+        raise _no_room(path, str(error)) from error
+
+
+def _no_room(path: Path, why: str) -> OutputError:
+    return OutputError(
+        f"{path.name} cannot be unpacked into the temporary folder: {why}; make room there, or "
+        f"name another one in TMPDIR. {TRUST}"
+    )
 
 
 if __name__ == "__main__":
