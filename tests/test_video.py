@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,10 +19,12 @@ import pytest
 from clips import TICKS, irregular, look, make_clip, picture, regular
 from conftest import photo_like
 from paragonsr2.clips.clip import probe
+from paragonsr2.clips.codecs import CODECS
 from paragonsr2.clips.container import is_video
 from paragonsr2.clips.encode import SegmentEncoder
 from paragonsr2.clips.frames import Converter, read_frames
 from paragonsr2.clips.opening import real_time_threads
+from paragonsr2.clips.plan import plan_clip
 from paragonsr2.clips.segments import locked, work_folder
 from paragonsr2.errors import ImageError, ImageTooLargeError, OptionError, OutputError, UsageError
 from paragonsr2.images.header import Picture
@@ -578,3 +581,67 @@ def test_frames_are_read_from_anywhere(tmp_path):
     late = list(read_frames(clip, start=17))
     assert [frame.index for frame in late] == list(range(17, 30))
     assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(frames[17:], late, strict=True))
+
+
+def test_an_option_of_the_encoder_reaches_it_and_an_unknown_one_is_named(tmp_path):
+    source = tmp_path / "in.mkv"
+    make_clip(source, regular(12), size=(128, 96))
+    sizes = []
+    for option in ("crf=40", "crf=5"):
+        target = tmp_path / f"{option}.mkv"
+        done = run("upscale", source, "-m", "magic", "-o", target, "--encoder-option", option)
+        assert done.returncode == 0, done.stderr
+        sizes.append(target.stat().st_size)
+    assert sizes[0] < sizes[1] / 2
+    # An addition to the parameters that segments need.
+    target = tmp_path / "p.mkv"
+    done = run(
+        "upscale", source, "-m", "magic", "-o", target, "--codec", "h264",
+        "--encoder-option", "x264-params=qp=50",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert target.stat().st_size < sizes[0]
+    fails_cleanly(run("upscale", source, "-m", "magic", "--encoder-option", "crf"), 2)
+    target = tmp_path / "n.mkv"
+    done = run("upscale", source, "-m", "magic", "-o", target, "--encoder-option", "n=1")
+    assert "has no option n" in done.stderr
+    assert done.returncode != 0
+    assert not target.exists()
+
+
+HARDWARE = [name for name, row in CODECS.items() if row.hardware]
+
+
+@pytest.mark.parametrize("name", HARDWARE)
+def test_an_encoder_of_missing_hardware_is_one_line_that_names_another(name, tmp_path):
+    source = tmp_path / "in.mkv"
+    make_clip(source, regular(3), size=(128, 96))
+    other = f"--codec {CODECS[name].stream}"
+    with pytest.raises((OptionError, OutputError), match=other):  # noqa: PT012 - either may refuse
+        plan = plan_clip(source, tmp_path / "out.mkv", 2, codec=name, gop=30)
+        SegmentEncoder(plan.encoding)
+        pytest.skip("this machine has that hardware")
+
+
+@pytest.mark.parametrize("name", HARDWARE)
+def test_settings_of_hardware_are_those_of_its_stream(name, tmp_path, magic, monkeypatch):
+    """The encoder itself is played by the one in software."""
+    row = CODECS[name]
+    soft = CODECS[row.stream]
+    played = replace(
+        row, encoder=soft.encoder, rate=soft.rate, presets=soft.presets, preset=soft.preset,
+        preset_option="preset", formats=("yuv420p",),
+    )  # fmt: skip
+    monkeypatch.setitem(CODECS, name, played)
+    source, target = tmp_path / "in.mkv", tmp_path / "out.mp4"
+    make_clip(source, regular(5), size=(128, 96))
+    assert plan_clip(source, target, 2, codec=name, gop=30).encoding.codec == name
+    result = upscale_video(source, tmp_path / "o.mkv", magic, VideoOptions(codec=name))
+    assert result.frames == 5
+    low, high = (
+        plan_clip(source, target, 2, codec=name, quality=quality, gop=30).encoding.options
+        for quality in (20, 90)
+    )
+    assert low != high
+    with pytest.raises(OptionError, match="cannot hold"):
+        plan_clip(source, tmp_path / "out.webm", 2, codec="h264_nvenc", gop=30)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -117,6 +117,14 @@ Preset = Annotated[
         rich_help_panel=_VIDEO,
     ),
 ]
+EncoderOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--encoder-option",
+        help="An option of the encoder as NAME=VALUE, by FFmpeg's names; may be repeated.",
+        rich_help_panel=_VIDEO,
+    ),
+]
 Segment = Annotated[
     int | None,
     typer.Option(
@@ -150,6 +158,7 @@ def upscale(
     codec: Codec = "keep",
     video_quality: VideoQuality = None,
     preset: Preset = None,
+    encoder_option: EncoderOptions = None,
     segment: Segment = None,
     temporal: Temporal = "auto",
     suffix: Suffix = None,
@@ -169,7 +178,9 @@ def upscale(
         model, scale, backend, device, precision, tile_of(tile), ensemble, trust_model, unchecked
     )
     images = _Images(image_format, quality)
-    videos = _Videos(codec, video_quality, preset, segment, temporal)
+    videos = _Videos(
+        codec, video_quality, preset, _encoder_options(encoder_option or []), segment, temporal
+    )
     outputs = _Outputs(suffix, overwrite, strict, int(max_megapixels * 1e6))
     with standard_streams(inputs, output, exclusive=as_json or as_events) as files:
         upscaler = engine.open(videos)
@@ -240,6 +251,7 @@ class _Videos:
     codec: str
     quality: int | None
     preset: str | None
+    encoder_options: Mapping[str, str]
     segment: int | None
     temporal: Literal["auto", "on", "off"]
 
@@ -251,6 +263,7 @@ class _Videos:
             codec=None if self.codec == "keep" else self.codec,
             quality=self.quality,
             preset=self.preset,
+            encoder_options=self.encoder_options,
             segment=SEGMENT_FRAMES if self.segment is None else self.segment,
             temporal=self.temporal,
             max_pixels=max_pixels,
@@ -331,3 +344,13 @@ def _refuse_clips(tasks: Sequence[Task]) -> None:
     clip = next((task.source for task in tasks if is_video(task.source)), None)
     if clip is not None:
         raise UsageError(f"--ensemble is for images, and {clip} is a video; enlarge it without")
+
+
+def _encoder_options(texts: Sequence[str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise UsageError(f"--encoder-option {text}: write NAME=VALUE")
+        options[name] = value
+    return options

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import av
 from av.codec import Codec, CodecContext
+from av.codec.codec import UnknownCodecError
 from av.codec.context import Flags
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
 from paragonsr2.clips.clip import RGB, UNTAGGED, Clip, Mastering, guessed_matrix
-from paragonsr2.clips.codecs import CODECS, DEFAULT_QUALITY, CodecRow
+from paragonsr2.clips.codecs import CODECS, DEFAULT_QUALITY, SOFTWARE, CodecRow
 from paragonsr2.clips.container import reason
 from paragonsr2.clips.opening import opening_encoder
 from paragonsr2.errors import OptionError, OutputError
@@ -88,7 +89,9 @@ def choose_codec(clip: Clip, allowed: tuple[str, ...]) -> str:
     return (fitting or possible or ["ffv1"])[0]
 
 
-def _formats(codec: str) -> list[str]:
+def _formats(codec: str) -> Sequence[str]:
+    if CODECS[codec].formats:
+        return CODECS[codec].formats
     return [item.name for item in Codec(CODECS[codec].encoder, "w").video_formats or ()]
 
 
@@ -104,7 +107,10 @@ def _best_format(codec: str, clip: Clip) -> tuple[str, str]:
     depth = min(wanted.depth, 10) if clip.codec == codec == "prores" else wanted.depth
     scored: list[tuple[tuple[float, ...], str, str]] = []
     for name in _formats(codec):
-        if name.startswith(("yuvj", "nv", "gray", "ya", "rgb")) or name.endswith("be"):
+        listed = name in CODECS[codec].formats
+        if not listed and name.startswith(("yuvj", "nv", "gray", "ya", "rgb")):
+            continue
+        if name.endswith("be"):
             continue
         if "f" in name.removeprefix("yuv").removesuffix("le"):  # floats
             continue
@@ -168,6 +174,7 @@ def plan_encoding(
     *,
     quality: int | None = None,
     preset: str | None = None,
+    extra: Mapping[str, str] | None = None,
     gop: int,
     global_header: bool,
 ) -> Encoding:
@@ -180,23 +187,24 @@ def plan_encoding(
         quality: 1..100, higher is better; None for
             :data:`~paragonsr2.clips.codecs.DEFAULT_QUALITY`.
         preset: a preset of the encoder; None for the default.
+        extra: more options of the encoder, by FFmpeg's names; they go before the usual ones.
         gop: maximum distance of key frames, in frames.
         global_header: see :class:`Encoding`.
 
     Raises:
-        OptionError: the codec or preset does not exist, or the codec cannot keep the clip's
-            depth, chroma sampling, alpha or size.
+        OptionError: the codec, preset or option does not exist, or the codec cannot keep the
+            clip's depth, chroma sampling, alpha or size.
     """
     row = _checked_row(codec, quality, preset)
     pixel_format, lost = _best_format(codec, clip)
     if lost:
-        fit = [name for name in CODECS if _loss(name, clip) == ""]
+        fit = [name for name in SOFTWARE if _loss(name, clip) == ""]
         raise OptionError(
             f"{codec} cannot keep {lost} of {clip.path.name}; use --codec {' or '.join(fit)}"
         )
     width, height = clip.width * scale, clip.height * scale
     shape = _shape(pixel_format)
-    if codec in ("h264", "hevc") and (width % shape.across or height % shape.down):
+    if row.stream in ("h264", "hevc") and (width % shape.across or height % shape.down):
         raise OptionError(
             f"{codec} cannot store {width}x{height} in {shape.sampling}; "
             f"use --codec ffv1 or an even --scale"
@@ -210,7 +218,9 @@ def plan_encoding(
         time_base=clip.time_base,
         sample_aspect_ratio=clip.sample_aspect_ratio,
         colour=_colour_tags(clip, width, height, rgb=shape.rgb),
-        options=_options(codec, quality or DEFAULT_QUALITY, preset or row.preset, gop, clip),
+        options=_options(
+            codec, quality or DEFAULT_QUALITY, preset or row.preset, extra or {}, gop, clip
+        ),
         global_header=global_header,
         gop=gop,
     )
@@ -225,6 +235,12 @@ def _checked_row(codec: str, quality: int | None, preset: str | None) -> CodecRo
         raise OptionError(f"{codec} has no preset '{preset}'; {known}")
     if quality is not None and not 1 <= quality <= 100:
         raise OptionError(f"video quality {quality} is not in 1..100")
+    try:
+        Codec(row.encoder, "w")
+    except UnknownCodecError:
+        raise OptionError(
+            f"this FFmpeg has no encoder {row.encoder}; use --codec {row.stream}"
+        ) from None
     return row
 
 
@@ -241,21 +257,28 @@ def _colour_tags(clip: Clip, width: int, height: int, *, rgb: bool) -> tuple[int
     return colour.primaries, colour.transfer, matrix, span
 
 
-def _options(codec: str, quality: int, preset: str, gop: int, clip: Clip) -> dict[str, str]:
+def _options(
+    codec: str, quality: int, preset: str, extra: Mapping[str, str], gop: int, clip: Clip
+) -> dict[str, str]:
     row = CODECS[codec]
     crf = row.crf * (100 - quality) / 100
+    options = {
+        key: value.format(crf=crf, lambda_quality=118 * quality) for key, value in row.rate.items()
+    }
+    if preset:
+        options[row.preset_option] = preset
     own = dict(_own_parameters(codec, clip.mastering, gop))
-    options: dict[str, str] = {}
-    if row.crf:
-        options["crf"] = f"{round(crf)}" if codec == "av1" else f"{crf:.1f}"
-        options["preset"] = preset
-    if own:
-        options[row.parameters] = ":".join(f"{key}={value}" for key, value in own.items())
+    parameters = [f"{key}={value}" for key, value in own.items()]
     if codec == "ffv1":
         options |= {"level": "3", "slices": "4", "slicecrc": "1"}
     if codec == "prores":
         deep_chroma = _shape(_best_format(codec, clip)[0]).across == 1
         options |= {"profile": "4444" if deep_chroma else "hq", "vendor": "apl0"}
+    options |= extra
+    if parameters:
+        # The last of several values counts.
+        given = [extra[row.parameters]] if row.parameters in extra else []
+        options[row.parameters] = ":".join([*parameters, *given])
     return options
 
 
@@ -305,7 +328,7 @@ def configure(context: Any, encoding: Encoding) -> None:
     if encoding.global_header:
         context.flags |= Flags.global_header
     context.options = dict(encoding.options)
-    if encoding.codec == "hevc":
+    if CODECS[encoding.codec].stream == "hevc":
         # Apple's players accept HEVC only with this tag.
         context.codec_tag = "hvc1"
 
@@ -319,17 +342,29 @@ class SegmentEncoder:
         encoding: the settings.
 
     Raises:
-        OutputError: the encoder rejects the settings.
+        OptionError: the encoder does not know an option.
+        OutputError: the encoder rejects the settings, or its hardware is missing.
     """
 
     def __init__(self, encoding: Encoding) -> None:
-        context: Any = CodecContext.create(CODECS[encoding.codec].encoder, "w")
+        row = CODECS[encoding.codec]
+        context: Any = CodecContext.create(row.encoder, "w")
         configure(context, encoding)
         self._context = context
         self._time_base = encoding.time_base
         self._durations: dict[int, int] = {}
         with opening_encoder():
-            self._guard(context.open)
+            try:
+                self._guard(context.open)
+            except OutputError as error:
+                if not row.hardware:
+                    raise
+                raise OutputError(
+                    f"{error}; it needs its hardware and driver, --codec {row.stream} does not"
+                ) from error
+        # What is left here was understood by nobody.
+        if unknown := sorted(context.options):
+            raise OptionError(f"the encoder {row.encoder} has no option {', '.join(unknown)}")
 
     @property
     def header(self) -> bytes:

@@ -14,7 +14,7 @@ from av.error import FFmpegError
 from av.stream import Discard, Disposition, Stream
 
 from paragonsr2.clips.clip import MAX_FRAME_PIXELS, Clip, describe
-from paragonsr2.clips.codecs import CODECS
+from paragonsr2.clips.codecs import CODECS, SOFTWARE
 from paragonsr2.clips.container import open_clip
 from paragonsr2.clips.encode import Encoding, choose_codec, plan_encoding
 from paragonsr2.errors import OptionError, OutputError
@@ -26,7 +26,8 @@ class ContainerRow:
 
     Attributes:
         muxer: FFmpeg's name.
-        codecs: the codecs it can hold, keys of :data:`~paragonsr2.clips.codecs.CODECS`.
+        codecs: the streams it can hold, from
+            :attr:`CodecRow.stream <paragonsr2.clips.codecs.CodecRow.stream>`.
         global_header: it stores parameter sets in its header.
         attachments: it can hold attached files (fonts, covers).
         aspect: it records the pixel aspect ratio; PyAV cannot make Matroska do so.
@@ -40,7 +41,7 @@ class ContainerRow:
 
 
 _MP4 = ContainerRow("mp4", ("h264", "hevc", "av1"))
-_MKV = ContainerRow("matroska", tuple(CODECS), attachments=True, aspect=False)
+_MKV = ContainerRow("matroska", SOFTWARE, attachments=True, aspect=False)
 
 #: The containers that can be written, by file suffix.
 CONTAINERS: Mapping[str, ContainerRow] = {
@@ -117,6 +118,7 @@ def plan_clip(
     codec: str | None = None,
     quality: int | None = None,
     preset: str | None = None,
+    extra: Mapping[str, str] | None = None,
     gop: int,
     max_pixels: int = MAX_FRAME_PIXELS,
 ) -> ClipPlan:
@@ -130,6 +132,7 @@ def plan_clip(
             :func:`~paragonsr2.clips.encode.choose_codec`.
         quality: see :func:`~paragonsr2.clips.encode.plan_encoding`.
         preset: see there.
+        extra: see there.
         gop: see there.
         max_pixels: largest frame that is accepted.
 
@@ -148,6 +151,7 @@ def plan_clip(
             chosen,
             quality=quality,
             preset=preset,
+            extra=extra,
             gop=gop,
             global_header=row.global_header,
         )
@@ -173,8 +177,9 @@ def _codec(clip: Clip, row: ContainerRow, wanted: str | None) -> str:
             f"{row.muxer} cannot keep the pixel aspect {clip.sample_aspect_ratio} of "
             f"{clip.path.name}; give -o a name that ends in .mkv or .mp4"
         )
-    if wanted in CODECS and wanted not in fitting:
-        why = "" if wanted not in row.codecs else f" with pixel aspect {clip.sample_aspect_ratio}"
+    stream = CODECS[wanted].stream if wanted in CODECS else None
+    if stream is not None and stream not in fitting:
+        why = "" if stream not in row.codecs else f" with pixel aspect {clip.sample_aspect_ratio}"
         raise OptionError(
             f"{row.muxer} cannot hold {wanted}{why}; use --codec {' or '.join(fitting)}, "
             f"or another container (-o)"

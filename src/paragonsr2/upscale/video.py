@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -48,6 +48,7 @@ class VideoOptions:
             is possible, see :func:`paragonsr2.clips.encode.choose_codec`.
         quality: 1..100, higher is better; None for the default.
         preset: a preset of the encoder; None for the default.
+        encoder_options: more options of the encoder, by FFmpeg's names.
         segment: frames of a segment, at least 2.
         temporal: whether frames are steadied, see :mod:`paragonsr2.upscale.temporal`.
         max_pixels: largest frame that is accepted.
@@ -58,6 +59,7 @@ class VideoOptions:
     codec: str | None = None
     quality: int | None = None
     preset: str | None = None
+    encoder_options: Mapping[str, str] = field(default_factory=dict[str, str])
     segment: int = SEGMENT_FRAMES
     temporal: Temporal = "auto"
     max_pixels: int = MAX_FRAME_PIXELS
@@ -131,6 +133,7 @@ def plan_video(
         codec=options.codec,
         quality=options.quality,
         preset=options.preset,
+        extra=options.encoder_options,
         gop=options.segment,
         max_pixels=options.max_pixels,
     )
