@@ -177,7 +177,8 @@ def _codec(clip: Clip, row: ContainerRow, wanted: str | None) -> str:
             f"{row.muxer} cannot keep the pixel aspect {clip.sample_aspect_ratio} of "
             f"{clip.path.name}; give -o a name that ends in .mkv or .mp4"
         )
-    stream = CODECS[wanted].stream if wanted in CODECS else None
+    named = CODECS.get(wanted) if wanted is not None else None
+    stream = named.stream if named is not None else None
     if stream is not None and stream not in fitting:
         why = "" if stream not in row.codecs else f" with pixel aspect {clip.sample_aspect_ratio}"
         raise OptionError(
