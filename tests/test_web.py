@@ -244,6 +244,31 @@ def test_nothing_goes_elsewhere(page, address, requests):
     )
 
 
+def test_the_last_choice_counts(page):
+    pixels = photo_like(40, 40)
+    choose(page, "place", "cpu")
+    choose(page, "scale", "4")
+    give(page, "x.mp4", b"no clip")
+    made = page.evaluate_handle("() => document.querySelectorAll('input[name=scale]')")
+    file = io.BytesIO()
+    Image.fromarray(photo_like(300, 300)).save(file, "PNG")
+    give(page, "large.png", file.getvalue())
+    # Amid the work on it, the scale changes thrice, and another picture comes.
+    made.evaluate("radios => [0, 1, 0].forEach(number => radios[number].click())")
+    assert difference(result_of(page, pixels)[..., :3], wanted(2, pixels)) <= 1
+
+
+def test_without_a_service_worker_it_has_one_thread(browser, address):
+    context = browser.new_context(accept_downloads=True, service_workers="block")
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.goto(address)
+    pixels = photo_like(16, 16)
+    assert difference(result_of(page, pixels)[..., :3], wanted(2, pixels)) <= 1
+    assert page.inner_text("#status").endswith("on the processor, 1 thread")
+    context.close()
+
+
 def test_it_works_with_the_network_off(browser, tmp_path):
     site.write_page(tmp_path)
     context = browser.new_context(accept_downloads=True)

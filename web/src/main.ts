@@ -26,8 +26,7 @@ const compare = new Compare(part(document, "#compare"));
 
 const models = loadModels();
 let given: Given | undefined;
-let engine: Engine | undefined;
-let engineWanted = "";
+let engine: { readonly wanted: string; readonly opened: Promise<Engine> } | undefined;
 let player: Player | undefined;
 let result: HTMLCanvasElement | undefined;
 let job = new AbortController();
@@ -38,6 +37,8 @@ function setState(state: State, text: string): void {
 }
 
 function fail(error: unknown): void {
+  // A graphics card that was lost, or a worker that ended, is of no more use.
+  closeEngine();
   setState("failed", error instanceof Error ? error.message : String(error));
 }
 
@@ -45,26 +46,30 @@ function chosen(name: string): string {
   return part<HTMLInputElement>(document, `input[name=${name}]:checked`).value;
 }
 
-/** The engine that the visitor chose; the processor where the graphics card fails. */
-async function openEngine(): Promise<Engine> {
-  const scale = Number(chosen("scale"));
-  const place = chosen("place") as Place;
-  const wanted = `${place} ${scale}`;
-  if (engine && engineWanted === wanted) return engine;
-  engine?.close();
+/** The engine that the visitor chose. The one before is closed, whatever it does. */
+function openEngine(): Promise<Engine> {
+  const wanted = `${chosen("place")} ${chosen("scale")}`;
+  if (engine?.wanted !== wanted) {
+    closeEngine();
+    engine = { wanted, opened: makeEngine(chosen("place") as Place, Number(chosen("scale"))) };
+  }
+  return engine.opened;
+}
+
+function closeEngine(): void {
+  engine?.opened.then((one) => one.close()).catch(() => undefined);
   engine = undefined;
+}
+
+/** Open an engine: the processor where the graphics card fails. */
+async function makeEngine(place: Place, scale: number): Promise<Engine> {
   const model = (await models).find((one) => one.scale === scale);
   if (!model) throw new Error(`The page has no model for ×${scale}.`);
-  let opened: Engine | undefined;
   if (place === "gpu") {
-    opened = await WebGpuEngine.open(model).catch((error: unknown) => {
-      console.warn(error);
-      return undefined;
-    });
+    const opened = await WebGpuEngine.open(model).catch((error: unknown) => console.warn(error));
+    if (opened) return opened;
   }
-  engine = opened ?? (await WasmEngine.open(model));
-  engineWanted = wanted;
-  return engine;
+  return WasmEngine.open(model);
 }
 
 /** Take in a file; what was there before goes. */
@@ -91,8 +96,10 @@ async function open(file: File): Promise<void> {
   }
 }
 
-function openClip(url: string): Promise<HTMLVideoElement> {
+async function openClip(url: string): Promise<HTMLVideoElement> {
   const video = document.createElement("video");
+  if (!("requestVideoFrameCallback" in video))
+    throw new Error("This browser does not hand out the frames of clips. A newer one does.");
   video.playsInline = true;
   video.loop = true;
   video.preload = "auto";
