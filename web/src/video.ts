@@ -47,22 +47,29 @@ export class Player {
     this.screen = engine.screen(after, width, height);
     this.watch();
     // A video that stands still presents nothing new.
-    this.due = true;
-    void this.work();
+    video.addEventListener("pause", this.refresh);
+    video.addEventListener("seeked", this.refresh);
+    this.refresh();
   }
 
   close(): void {
     this.closed = true;
+    this.video.removeEventListener("pause", this.refresh);
+    this.video.removeEventListener("seeked", this.refresh);
     this.video.cancelVideoFrameCallback(this.handle);
     this.screen.close();
   }
 
+  private readonly refresh = (): void => {
+    this.due = true;
+    void this.work();
+  };
+
   private watch(): void {
     this.handle = this.video.requestVideoFrameCallback(() => {
       if (this.closed) return;
-      this.due = true;
       this.watch();
-      void this.work();
+      this.refresh();
     });
   }
 
