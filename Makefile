@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test lint types unit docs benchmark dist oldest newest audit clean
+.PHONY: demo test lint types unit docs web benchmark dist oldest newest audit clean
 
 # The core alone, without PyTorch, in an environment of its own.
 .venv-demo/ready: pyproject.toml constraints.txt
@@ -37,6 +37,11 @@ unit: $(BIN)/ready
 # The documentation as a website, in build/site; a warning fails it.
 docs: $(BIN)/ready
 	$(BIN)/python tools/site.py --strict
+
+# The page of paragonsr2 web, from web/ into src/paragonsr2/web/page. Needs Node.js with npm; its
+# result is committed, so that nothing else does.
+web:
+	cd web && npm ci --ignore-scripts --no-audit --no-fund && npm run build
 
 benchmark: $(BIN)/ready
 	$(BIN)/python benchmark/realtime_speed.py

@@ -20,7 +20,8 @@ from PIL import Image
 from paragonsr2.arrays.pixels import FloatNCHW, Pixels8
 
 LAVAPIPE = Path("/usr/share/vulkan/icd.d/lvp_icd.x86_64.json")
-_CHROMIUM_FLAGS = [
+#: Give a Chromium WebGPU that is computed on the CPU.
+CHROMIUM_FLAGS = [
     "--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader",
     "--enable-features=Vulkan", "--use-vulkan=swiftshader",
 ]  # fmt: skip
@@ -87,7 +88,7 @@ def webgpu_page() -> Generator[Any]:
     if chromium is None:
         raise MissingToolError("Chromium is not installed")
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=_CHROMIUM_FLAGS)
+        browser = driver.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
         page = browser.new_page()
         page.route("**/*", lambda route: route.fulfill(body="<p>", content_type="text/html"))
         page.goto("https://localhost/")  # WebGPU exists on secure pages only

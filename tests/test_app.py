@@ -512,6 +512,8 @@ def still_works(server):
         ({}, "/monitoring", 404),
         ({}, "/files/..%2f..%2fetc%2fpasswd/shown", 404),
         ({}, "/page/..%2fserver.py", 404),
+        ({}, "/web/..%2fsite.py", 404),
+        ({}, "/web/unknown", 404),
         ({}, "/files/unknown/result", 404),
     ],
 )
@@ -694,6 +696,18 @@ def test_in_a_browser_a_picture_goes_in_and_the_commands_bytes_come_out(tab, pho
     assert Path(download.value.path()).read_bytes() == target.read_bytes()
     assert {urlsplit(url).hostname for url in tab.asked} == {"127.0.0.1"}
     assert tab.wrong == []
+
+
+def test_in_a_browser_the_page_without_a_server_works(chromium, server, photo):
+    page = chromium.new_page()
+    page.set_default_timeout(60_000)
+    page.goto(server.url + "/web")
+    # It reloads once its service worker is there.
+    page.wait_for_selector("[data-offline=ready]")
+    page.set_input_files("#chooser", str(photo))
+    page.wait_for_selector("[data-state=done]")
+    assert page.inner_text("#status").startswith("240 × 160 → 480 × 320")
+    page.close()
 
 
 def test_in_a_browser_the_slider_and_the_crop_move(tab, photo):

@@ -1,4 +1,4 @@
-"""The trainer for a few minutes of a GPU, tried on the CPU: the same steps as the ordinary trainer's."""
+"""The trainer for a few minutes of a GPU, on the CPU: its steps are the ordinary trainer's."""
 
 from __future__ import annotations
 

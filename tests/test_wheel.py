@@ -74,6 +74,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     assert len(tops) == 2
     assert "paragonsr2" in tops
     assert {"paragonsr2/app/examples/houses.png", "paragonsr2/app/assets/page.css"} <= set(names)
+    page = {f"paragonsr2/web/page/{name}" for name in ("index.html", "main.js", "runtime.bin")}
+    assert page <= set(names)
     for suffix in (".onnx", ".safetensors"):
         there = {path.name for path in (ROOT / "src").rglob(f"*{suffix}")}
         assert there == {Path(name).name for name in names if name.endswith(suffix)}

@@ -1,6 +1,6 @@
 """Train several networks at once on one GPU, inside a given number of seconds.
 
-A GPU that is rented for minutes must not wait: neither for a disk, nor for Python, nor for one small
+A GPU that is there for minutes must not wait: neither for a disk, nor for Python, nor for one small
 network. So all pictures lie on the GPU, where crops are cut; a whole step, optimiser included, is
 one CUDA graph; several runs replay their graphs on streams of their own; and the schedule follows
 the clock instead of the step.

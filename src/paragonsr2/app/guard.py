@@ -28,6 +28,7 @@ _EXACT = frozenset(
         "/config",
         "/theme.css",
         "/favicon.ico",
+        "/web",
         "/manifest.json",
         "/gradio_api/startup-events",
         "/gradio_api/queue/join",
@@ -37,7 +38,7 @@ _EXACT = frozenset(
         "/gradio_api/info",
     }
 )
-_BELOW = ("/assets/", "/static/", "/svelte/", "/gradio_api/heartbeat/", "/page/", "/files")
+_BELOW = ("/assets/", "/static/", "/svelte/", "/gradio_api/heartbeat/", "/page/", "/files", "/web/")
 
 #: Largest body of any request but an upload: gradio's small JSON messages.
 _SMALL_BODY = 64 * 1024

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import mimetypes
 from pathlib import Path
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+)
 from starlette.routing import BaseRoute, Route
 
 from paragonsr2.app.page_files import PageFiles, harmless_name
 from paragonsr2.app.workshop import suffix_of
 from paragonsr2.errors import InputError, OutputError
+from paragonsr2.web.site import page_files
 
 _ASSETS = Path(__file__).parent / "assets"
 
@@ -26,7 +34,10 @@ def examples() -> dict[str, Path]:
 
 
 def routes(files: PageFiles) -> list[BaseRoute]:
-    """Routes of uploads, previews and results (``/files``) and of the page's assets (``/page``)."""
+    """Routes of uploads, previews and results (``/files``), and of what never changes.
+
+    That is the page's assets (``/page``), and the page that works without this server (``/web``).
+    """
     pictures = examples()
 
     async def upload(request: Request) -> Response:
@@ -61,7 +72,23 @@ def routes(files: PageFiles) -> list[BaseRoute]:
         Route("/files/{token}/shown", shown),
         Route("/files/{token}/result", result),
         Route("/page/{name}", asset),
+        Route("/web", _to_static_page),
+        Route("/web/{name:path}", _static_page),
     ]
+
+
+async def _to_static_page(_: Request) -> Response:
+    return RedirectResponse("/web/")
+
+
+def _static_page(request: Request) -> Response:
+    # Its files are made from the bundled weights when they are first asked for.
+    name = request.path_params["name"] or "index.html"
+    content = page_files().get(name)
+    if content is None:
+        return Response(status_code=404)
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
 
 
 def _give(files: PageFiles, request: Request, *, inline: bool) -> Response:

@@ -24,6 +24,7 @@ from paragonsr2.cli.output import StandardStreams, shown
 from paragonsr2.cli.serve import serve
 from paragonsr2.cli.train import train
 from paragonsr2.cli.upscale import upscale
+from paragonsr2.cli.web import web
 from paragonsr2.errors import ParagonError
 from paragonsr2.process import set_up_command
 from paragonsr2.version import __version__
@@ -47,6 +48,7 @@ app.command()(benchmark)
 app.command()(train)
 app.command("app")(page)
 app.command()(serve)
+app.command()(web)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,40 @@
+// Builds the page into src/paragonsr2/web/page, and notes the digest of what it was built from.
+import { createHash } from "node:crypto";
+import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { build } from "esbuild";
+
+const here = import.meta.dirname;
+const page = join(here, "..", "src", "paragonsr2", "web", "page");
+const runtime = join(here, "node_modules", "onnxruntime-web", "dist", "ort-wasm-simd-threaded");
+
+rmSync(page, { recursive: true, force: true });
+mkdirSync(page, { recursive: true });
+cpSync(join(here, "static"), page, { recursive: true });
+await build({
+  entryPoints: ["main", "worker", "sw"].map((name) => join(here, "src", `${name}.ts`)),
+  outdir: page,
+  bundle: true,
+  minify: true,
+  format: "esm",
+  target: "es2022",
+  // ONNX Runtime without its WebAssembly inside: it is a file of its own.
+  conditions: ["onnxruntime-web-use-extern-wasm"],
+  legalComments: "inline",
+  logLevel: "warning",
+});
+cpSync(`${runtime}.mjs`, join(page, "runtime.mjs"));
+// Packed, the runtime has a quarter of its size; the page unpacks it. With the suffix .gz, some
+// servers would let the browser unpack it.
+writeFileSync(join(page, "runtime.bin"), gzipSync(readFileSync(`${runtime}.wasm`), { level: 9 }));
+
+const sources = ["src", "static"].flatMap((folder) =>
+  readdirSync(join(here, folder), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name).slice(here.length + 1)),
+);
+const digest = createHash("sha256");
+for (const name of [...sources, "build.mjs", "package-lock.json", "tsconfig.json"].sort())
+  digest.update(`${name}\0`).update(readFileSync(join(here, name)));
+writeFileSync(join(here, "built.json"), `${JSON.stringify({ sources: digest.digest("hex") })}\n`);
