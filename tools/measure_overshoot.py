@@ -36,7 +36,7 @@ FILES = ROOT / "src" / "paragonsr2" / "weights" / "files"
 RESULT = ROOT / "results" / "quality" / "overshoot.json"
 
 #: Distances from an edge, in output pixels, beyond which the ground should be flat, by scale.
-BEYOND = {2: (3, 6), 4: (3, 12)}
+BEYOND = {2: (3, 6), 3: (3, 9), 4: (3, 12), 8: (3, 24)}
 #: Size of a graphic, in low-resolution pixels, and of the flat border around its ink.
 WIDTH, HEIGHT, BORDER = 160, 112, 32
 
