@@ -63,7 +63,7 @@ def say_nothing(what):
 
 
 def open_onnx(content):
-    return OnnxBackend(content, device="cpu", threads=1).run
+    return OnnxBackend(content, device="cpu", threads=1, trusted=True).run
 
 
 @pytest.fixture

@@ -213,7 +213,11 @@ def test_bad_models(photo, tmp_path):
 
 def test_a_checkpoint_upscales_through_torch(photo, tmp_path):
     save_checkpoint(tmp_path / "r.safetensors", stirred(build("realtime", 2)), "realtime")
-    result = run("upscale", photo, "--model", tmp_path / "r.safetensors", "-o", tmp_path / "o.png")
+    # Its weights are random, so its colours may be wrong.
+    result = run(
+        "upscale", photo, "--model", tmp_path / "r.safetensors", "-o", tmp_path / "o.png",
+        "--unchecked",
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "torch" in result.stderr
     about = json.loads(run("inspect", tmp_path / "r.safetensors", "--json").stdout)
