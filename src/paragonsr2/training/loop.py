@@ -195,6 +195,8 @@ class Trainer:
                 self.checkpoints.save(self)
             if self._show is not None and display.due():
                 self._show(self._progress(pace, self.means.peek(), validator))
+        if self.stopping:
+            self.log(f"stopping after step {self.step}; continue with --resume")
         self._check_losses(done)
 
     def _finish(self, validator: Validator, journal: Journal | None) -> None:
@@ -324,7 +326,7 @@ class Trainer:
         return bool(reduced(self.accelerator, asked, "sum") > 0)
 
     def _stop(self) -> None:
-        self.log(f"stopping after step {self.step + 1}; continue with --resume")
+        # A signal may come while a line is being written, so nothing is written here.
         self.stopping = True
 
     def _report(self, pace: Pace, journal: Journal | None) -> None:
