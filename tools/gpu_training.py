@@ -43,7 +43,7 @@ from paragonsr2.network.layers import CollapsibleConv, DilatedDepthwise
 from paragonsr2.training.config import NetworkConfig, PixelTerm
 from paragonsr2.training.drawn import VALIDATION_SEED, draw_pair, draw_picture
 from paragonsr2.training.loss_terms import PixelLoss
-from paragonsr2.training.optimizer import NS_COEFFICIENTS, NS_STEPS, UPDATE_RMS, is_matrix
+from paragonsr2.training.optimizer import UPDATE_RMS, is_matrix, orthogonalised
 from paragonsr2.training.pictures import list_images
 from paragonsr2.training.start import start_from
 from paragonsr2.weights.store import save_checkpoint
@@ -69,10 +69,10 @@ class Table(BaseModel):
 
 
 class Pictures(Table):
-    """A folder of pictures, each reduced by ``shrink`` first, which need not be whole."""
+    """A folder of pictures, each reduced by ``shrink`` first."""
 
     path: Path
-    shrink: float = 1.0
+    shrink: int = 1
     weight: float = 1.0
 
 
@@ -226,18 +226,6 @@ class Flat:
         decay = torch.clamp(self.step / (self.step + 9.0), max=self.ema)
         self.average.lerp_(self.values, 1.0 - decay)
         self.grads.zero_()
-
-
-def orthogonalised(stack: Tensor) -> Tensor:
-    """As ``training.optimizer.orthogonalised``, for matrices ``(N, rows, columns)`` at once."""
-    a, b, c = NS_COEFFICIENTS
-    wide = stack.shape[1] <= stack.shape[2]
-    x = stack if wide else stack.mT
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(NS_STEPS):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if wide else x.mT
 
 
 @dataclass(frozen=True)
@@ -502,7 +490,7 @@ def read_pictures(
             for scale in sorted({run.scale for wave in plan.wave for run in wave.run})
         }
         pictures = list(pool.map(load, [(path, f.shrink) for f, path in listed], chunksize=4))
-        val = list(pool.map(load, [(path, 1.0) for path in list_images(plan.val)]))
+        val = list(pool.map(load, [(path, 1) for path in list_images(plan.val)]))
         usable = [i for i, picture in enumerate(pictures) if min(picture.shape[:2]) >= least]
         shared = [*(pictures[i] for i in usable), *drawn]
         weights = [*(listed[i][0].weight for i in usable), *[plan.drawn_weight] * 2 * half]

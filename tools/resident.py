@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from paragonsr2.arrays.pixels import Pixels8
@@ -18,14 +17,10 @@ from paragonsr2.training.pictures import decode
 MULTIPLE = 24
 
 
-def load(job: tuple[Path, float]) -> Pixels8:
-    """Decode a file, ``factor`` times smaller: RGB ``(H, W, 3)`` uint8."""
+def load(job: tuple[Path, int]) -> Pixels8:
+    """Decode a file, so many times smaller: RGB ``(H, W, 3)`` uint8."""
     path, factor = job
-    rgb = decode(path.read_bytes())
-    if factor != 1.0:
-        size = (int(rgb.shape[1] / factor), int(rgb.shape[0] / factor))
-        box = (0, 0, size[0] * factor, size[1] * factor)
-        rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS, box=box))
+    rgb = decode(path.read_bytes(), factor)
     height, width = (side - side % MULTIPLE for side in rgb.shape[:2])
     return np.ascontiguousarray(rgb[:height, :width])
 

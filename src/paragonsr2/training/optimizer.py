@@ -21,18 +21,18 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     """Approximately the nearest matrix with singular values of 1: they end up in 0.7..1.2.
 
     Args:
-        matrix: ``(M, N)``, not zero.
+        matrix: ``(..., M, N)``, one or many at once; none is zero.
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
     """
     a, b, c = NS_COEFFICIENTS
-    wide = matrix.shape[0] <= matrix.shape[1]
-    x = matrix if wide else matrix.T
-    x = x / (x.norm() + 1e-7)
+    wide = matrix.shape[-2] <= matrix.shape[-1]
+    x = matrix if wide else matrix.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(NS_STEPS):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if wide else x.T
+    return x if wide else x.mT
 
 
 class Muon(torch.optim.Optimizer):
