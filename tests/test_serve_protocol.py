@@ -49,7 +49,7 @@ def test_the_service_tells_what_it_is(client):
     assert about["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, 3, -1, -1]}]
     assert about["outputs"][0]["name"] == "output"
     assert client.get_model_metadata("paragonsr2_stream_compressed_x2")["versions"] == ["1"]
-    assert not client.is_model_ready("paragonsr2_realtime_x3")
+    assert not client.is_model_ready("paragonsr2_pro_x2")
 
 
 @pytest.mark.parametrize("binary_in", [True, False])
