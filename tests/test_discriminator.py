@@ -115,7 +115,7 @@ def test_each_side_alone_gets_what_it_wants(kind):
         optimizer = torch.optim.Adam(learner, lr=5e-3)
         loss_of = generator_loss if learner == [fake] else discriminator_loss
         values = []
-        for _ in range(15):
+        for _ in range(25):
             loss = loss_of(kind, network(real), network(fake))
             optimizer.zero_grad()
             loss.backward()

@@ -14,9 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from paragonsr2.errors import ConfigError, TrainingError
+from paragonsr2.training.adversarial import discriminator_loss, generator_loss
 from paragonsr2.training.checkpoints import BAD_BATCH_FILE
 from paragonsr2.training.config_file import load_config
 from paragonsr2.training.loop import Trainer
+from paragonsr2.training.loss_terms import feature_matching
 from paragonsr2.training.losses import PixelLoss
 from paragonsr2.training.state import STATE_FILE
 from test_training import config_path, train, weights  # noqa: F401 - a fixture
@@ -54,12 +56,12 @@ def test_the_discriminator_is_told_apart_from_the_generator(config_path, tmp_pat
     trainer = Trainer(load_config(config_path, [*GAME, "loss.adversarial={weight=1.0}"]))
     lr, hr = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 32, 32)
     theirs = [p.detach().clone() for p in trainer.opponent.network.parameters()]
-    loss, _ = trainer.opponent.judge(hr, trainer.network(lr), features=False)
-    loss.backward()
-    assert all(p.grad is None for p in trainer.opponent.network.parameters())
-    assert trainer.network.upsampler.last.weight.grad.abs().sum() > 0
+    sr = trainer.network(lr)
+    met = trainer.opponent.meet(hr, sr, 1, game=1.0, features=0.0)
+    assert met.matching is None
+    assert all(p.grad is None for p in trainer.network.parameters())
     ours = [p.detach().clone() for p in trainer.network.parameters()]
-    trainer.opponent.learn([(hr, trainer.network(lr))], 0, 1.0)
+    trainer.opponent.update(1.0)
     for before, after in zip(ours, trainer.network.parameters(), strict=True):
         assert torch.equal(before, after)
     moved = [
@@ -67,6 +69,49 @@ def test_the_discriminator_is_told_apart_from_the_generator(config_path, tmp_pat
         for a, b in zip(theirs, trainer.opponent.network.parameters(), strict=True)
     ]
     assert any(moved)
+    (sr * met.pull).sum().backward()
+    assert trainer.network.upsampler.last.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in trainer.opponent.network.parameters())
+
+
+def test_both_players_get_the_gradients_of_their_own_losses(config_path):  # noqa: F811
+    trainer = Trainer(load_config(config_path, [*GAME, "loss.adversarial={weight=1.0}"]))
+    opponent = trainer.opponent
+    opponent.network.eval()  # the same spectral norms in every pass
+    torch.manual_seed(0)
+    real, fake = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32, requires_grad=True)
+    met = opponent.meet(real, fake, 1, game=0.5, features=0.25, share=0.5)
+    found = [p.grad.clone() for p in opponent.network.parameters()]
+    opponent.network.zero_grad()
+
+    on_real, on_fake = opponent.network.inspect(real), opponent.network.inspect(fake)
+    won = generator_loss("relativistic", on_real.logits.detach(), on_fake.logits)
+    matching = feature_matching(on_real.features, on_fake.features)
+    torch.testing.assert_close((met.won, met.matching), (won.detach(), matching.detach()))
+    (pull,) = torch.autograd.grad(0.5 * won + 0.25 * matching, fake)
+    torch.testing.assert_close(met.pull, pull)
+    loss = discriminator_loss(
+        "relativistic", opponent.network(real), opponent.network(fake.detach())
+    )
+    torch.testing.assert_close(met.loss, loss.detach())
+    (0.5 * loss).backward()
+    for parameter, gradient in zip(opponent.network.parameters(), found, strict=True):
+        torch.testing.assert_close(gradient, parameter.grad)
+
+
+def test_a_penalty_may_look_at_a_part_of_the_batch(config_path):  # noqa: F811
+    """Of equal crops a part says what all would."""
+    found = []
+    for crops in ("", ", penalty_crops=1"):
+        game = f"loss.adversarial={{weight=1.0, r1=2.0, r2=1.0, penalty_every=4{crops}}}"
+        trainer = Trainer(load_config(config_path, [*GAME, game]))
+        trainer.opponent.network.eval()
+        torch.manual_seed(0)
+        real, fake = (torch.rand(1, 3, 32, 32).expand(3, -1, -1, -1) for _ in range(2))
+        met = [trainer.opponent.meet(real, fake, step, game=0.0, features=0.0) for step in (4, 5)]
+        found.append([met[0].loss, met[1].loss])
+        assert met[0].loss > met[1].loss
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_the_opponent_learns_to_tell_noise_from_photographs(config_path):  # noqa: F811
@@ -74,7 +119,10 @@ def test_the_opponent_learns_to_tell_noise_from_photographs(config_path):  # noq
     torch.manual_seed(0)
     smooth = torch.nn.functional.interpolate(torch.rand(4, 3, 8, 8), size=32, mode="bicubic")
     noise = torch.rand(4, 3, 32, 32)
-    losses = [float(trainer.opponent.learn([(smooth, noise)], 1, 1.0)) for _ in range(30)]
+    losses = []
+    for _ in range(30):
+        losses.append(float(trainer.opponent.meet(smooth, noise, 1, game=0.0, features=0.0).loss))
+        trainer.opponent.update(1.0)
     assert losses[-1] < 0.5 * losses[0]
 
 

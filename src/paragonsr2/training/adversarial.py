@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from accelerate import Accelerator
@@ -11,6 +11,7 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize
 
 from paragonsr2.errors import OptionError
 from paragonsr2.network.discriminator import MIN_SIDE, MUNet
@@ -67,11 +68,28 @@ def gradient_penalty(judge: Callable[[Tensor], Tensor], pictures: Tensor) -> Ten
     return gradient.square().sum(dim=1).mean()
 
 
+class Encounter(NamedTuple):
+    """What the discriminator made of a batch.
+
+    Attributes:
+        won: the generator's adversarial loss, a detached scalar.
+        matching: the feature matching loss, a detached scalar; None if it was not asked for.
+        pull: gradient of the weighted sum of both with respect to the generated pictures,
+            ``(B, 3, H, W)``; None if both weights are 0.
+        loss: the discriminator's own, a detached scalar.
+    """
+
+    won: Tensor
+    matching: Tensor | None
+    pull: Tensor | None
+    loss: Tensor
+
+
 class Opponent:
     """The discriminator with its optimiser: judges the generator's output, and learns.
 
     It is not wrapped for several processes, because a penalty needs several forward passes before
-    one backward pass, which the wrapper does not allow. :meth:`learn` averages the gradients.
+    one backward pass, which the wrapper does not allow. :meth:`update` averages the gradients.
 
     Args:
         network: the discriminator.
@@ -90,46 +108,50 @@ class Opponent:
         self.network, self.optimizer = network, optimizer
         self.accelerator, self.config = accelerator, config
 
-    def judge(self, real: Tensor, fake: Tensor, *, features: bool) -> tuple[Tensor, Tensor | None]:
-        """The generator's loss for ``fake``; the discriminator gets no gradient.
+    def meet(
+        self, real: Tensor, fake: Tensor, step: int,
+        *, game: float, features: float, share: float = 1.0,
+    ) -> Encounter:  # fmt: skip
+        """Judge a batch once, for both players; the discriminator's gradients grow by its own.
 
         Args:
             real: originals, ``(B, 3, H, W)``.
-            fake: generated pictures of the same crops.
-            features: also compare the discriminator's features.
-
-        Returns:
-            The adversarial loss, and the feature matching loss if ``features`` is set.
+            fake: generated pictures of the same crops; no gradient goes back into them.
+            step: of the run; decides whether this step has a gradient penalty.
+            game: weight of the adversarial loss.
+            features: weight of the feature matching loss.
+            share: of this batch in the discriminator's step.
         """
-        self.network.requires_grad_(False)
-        try:
-            with torch.no_grad():
-                on_real = self.network.inspect(real)
-            on_fake = self.network.inspect(fake)
-        finally:
-            self.network.requires_grad_(True)
-        kind = self.config.kind
-        loss = generator_loss(kind, on_real.logits.float(), on_fake.logits.float())
-        matching = feature_matching(on_real.features, on_fake.features) if features else None
-        return loss, matching
+        fake = fake.detach().requires_grad_()
+        # All passes share each estimated spectral norm.
+        with parametrize.cached():
+            with self.accelerator.autocast():
+                theirs, ours = self.network.inspect(real), self.network.inspect(fake)
+                on_real, on_fake = theirs.logits.float(), ours.logits.float()
+                won = generator_loss(self.config.kind, on_real.detach(), on_fake)
+                total, matching = game * won, None
+                if features > 0.0:
+                    matching = feature_matching(theirs.features, ours.features)
+                    total = total + features * matching
+                loss = discriminator_loss(self.config.kind, on_real, on_fake)
+            loss = loss + self._penalty(real, fake, step)
+        pull = None
+        if game > 0.0 or features > 0.0:
+            # In float16 a small gradient needs the loss scaler's factor on its way.
+            factor = scaler.get_scale() if (scaler := self.accelerator.scaler) else 1.0
+            (pull,) = torch.autograd.grad(factor * total, fake, retain_graph=True)
+            pull = pull / factor
+        self.accelerator.backward(share * loss, inputs=list(self.network.parameters()))
+        return Encounter(
+            won.detach(), None if matching is None else matching.detach(), pull, loss.detach()
+        )
 
-    def learn(self, batches: Sequence[tuple[Tensor, Tensor]], step: int, clip: float) -> Tensor:
-        """Update the discriminator once, from the ``(real, fake)`` parts of a batch.
+    def update(self, clip: float) -> None:
+        """Take a step along the gradients of all encounters since the last.
 
         Args:
-            batches: parts of equal size.
-            step: of the run; decides whether this step has a gradient penalty.
             clip: largest norm of the gradient.
-
-        Returns:
-            The loss, a detached scalar.
         """
-        total = torch.zeros((), device=batches[0][0].device)
-        for real, fake in batches:
-            with self.accelerator.autocast():
-                loss = self._loss(real, fake.detach(), step) / len(batches)
-            self.accelerator.backward(loss)
-            total += loss.detach()
         if self.accelerator.num_processes > 1:
             for parameter in self.network.parameters():
                 if parameter.grad is not None:
@@ -137,20 +159,17 @@ class Opponent:
         self.accelerator.clip_grad_norm_(self.network.parameters(), clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return total
 
-    def _loss(self, real: Tensor, fake: Tensor, step: int) -> Tensor:
-        # One pass for both, so that they share each estimated spectral norm.
-        on_real, on_fake = self.network(torch.cat([real, fake])).float().chunk(2)
-        loss = discriminator_loss(self.config.kind, on_real, on_fake)
-        if step % self.config.penalty_every == 0:
-            # A penalty also stands for the steps without one.
-            share = 0.5 * self.config.penalty_every
-            if self.config.r1:
-                loss = loss + share * self.config.r1 * gradient_penalty(self.network, real)
-            if self.config.r2:
-                loss = loss + share * self.config.r2 * gradient_penalty(self.network, fake)
-        return loss
+    def _penalty(self, real: Tensor, fake: Tensor, step: int) -> Tensor:
+        """The gradient penalty of this step; it also stands for the steps without one."""
+        every, most = self.config.penalty_every, self.config.penalty_crops
+        total = torch.zeros((), device=real.device)
+        if step % every == 0:
+            for weight, pictures in ((self.config.r1, real), (self.config.r2, fake)):
+                if weight:
+                    penalty = gradient_penalty(self.network, pictures[:most])
+                    total = total + 0.5 * every * weight * penalty
+        return total
 
     def set_rate(self, lr: float) -> None:
         """Set the learning rate."""

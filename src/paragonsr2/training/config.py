@@ -334,6 +334,9 @@ class AdversarialTerm(LossTerm):
     r1: float = Field(0.0, ge=0.0, description="gradient penalty on originals")
     r2: float = Field(0.0, ge=0.0, description="gradient penalty on generated pictures")
     penalty_every: Positive = Field(1, description="steps between gradient penalties")
+    penalty_crops: Positive | None = Field(
+        None, description="crops of a batch that a penalty looks at; default: all"
+    )
 
 
 class LossConfig(_Section):

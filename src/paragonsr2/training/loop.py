@@ -238,46 +238,54 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         parts = list(zip(lr.chunk(schedule.accumulate), hr.chunk(schedule.accumulate), strict=True))
-        terms, generated = self._train_generator(parts)
-        if self.opponent is not None and self.step >= self._opponent_starts:
+        meets = self.opponent is not None and self.step >= self._opponent_starts
+        terms = self._train_generator(parts, meets=meets)
+        if self.opponent is not None and meets:
             self.opponent.set_rate(self.config.discriminator.lr * rate / schedule.lr)
-            pairs = [(hr_part, sr) for (_, hr_part), sr in zip(parts, generated, strict=True)]
-            terms["discriminator"] = self.opponent.learn(pairs, self.step, schedule.clip)
+            self.opponent.update(schedule.clip)
         self.ema.update(self.network, self.step)
         return terms
 
     @property
     def _opponent_starts(self) -> int:
-        game = self.config.loss.adversarial
-        return 0 if game is None else max(0, game.start - self.config.discriminator.lead)
+        game, features = self.config.loss.adversarial, self.config.loss.features
+        if game is None:
+            return 0
+        first = min(game.start, game.start if features is None else features.start)
+        return max(0, first - self.config.discriminator.lead)
 
     def _train_generator(
-        self, parts: Sequence[tuple[Tensor, Tensor]]
-    ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Update the generator from the parts of a batch; return mean terms and its pictures."""
+        self, parts: Sequence[tuple[Tensor, Tensor]], *, meets: bool
+    ) -> dict[str, Tensor]:
+        """Update the generator from the parts of a batch; return mean terms.
+
+        Args:
+            parts: of equal size.
+            meets: whether the opponent judges them, and collects gradients of its own.
+        """
         sums: dict[str, Tensor] = {}
-        generated: list[Tensor] = []
         for index, (lr, hr) in enumerate(parts):
             with self._gradients_shared(index == len(parts) - 1):
-                sr, terms = self._generate(lr, hr)
-                self.accelerator.backward(terms["loss"] / len(parts))
-            generated.append(sr.detach())
+                loss, terms = self._generate(lr, hr, 1 / len(parts), meets=meets)
+                self.accelerator.backward(loss / len(parts))
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
         self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.schedule.clip)
         for optimizer in self.optimizers:
             optimizer.step()
-        # Now, not before the next pass: the opponent needs the memory, and accelerate would have
-        # the loss scaler look at these gradients again in the opponent's step.
+        # Now, not before the next pass: accelerate would have the loss scaler look at these
+        # gradients again in the opponent's step.
         self.network.zero_grad(set_to_none=True)
-        return sums, generated
+        return sums
 
     def _gradients_shared(self, shared: bool) -> AbstractContextManager[None]:
         """Processes exchange gradients only with the last part of a batch."""
         return contextlib.nullcontext() if shared else self.accelerator.no_sync(self.model)
 
-    def _generate(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The generator's pictures, and its loss terms with their graphs."""
+    def _generate(
+        self, lr: Tensor, hr: Tensor, share: float, *, meets: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What to minimise for a part of a batch, and the loss with its terms to report."""
         sr_ema = None
         if self.loss.weight_at("artefact", self.step) > 0.0:
             # Before the live pass: the network runs with its averaged parameters meanwhile.
@@ -286,16 +294,19 @@ class Trainer:
         with self.accelerator.autocast():
             sr = self.model(lr)
         report = self.loss(self.step, sr, hr, sr_ema=sr_ema)
-        total, terms = report.total, dict(report.terms)
-        game = self.loss.weight_at("adversarial", self.step)
-        features = self.loss.weight_at("features", self.step)
-        if self.opponent is not None and (game > 0.0 or features > 0.0):
-            with self.accelerator.autocast():
-                won, matching = self.opponent.judge(hr, sr, features=features > 0.0)
-            total, terms["adversarial"] = total + game * won, won
-            if matching is not None:
-                total, terms["features"] = total + features * matching, matching
-        return sr, {"loss": total, **(terms if len(terms) > 1 else {})}
+        aim, total, terms = report.total, report.total.detach(), dict(report.terms)
+        if self.opponent is not None and meets:
+            game = self.loss.weight_at("adversarial", self.step)
+            features = self.loss.weight_at("features", self.step)
+            met = self.opponent.meet(hr, sr, self.step, game=game, features=features, share=share)
+            terms["discriminator"] = met.loss
+            if met.pull is not None:
+                # Its gradient with respect to the pictures is the pull.
+                aim = aim + (sr * met.pull).sum()
+                total, terms["adversarial"] = total + game * met.won, met.won
+            if met.matching is not None:
+                total, terms["features"] = total + features * met.matching, met.matching
+        return aim, {"loss": total, **(terms if len(terms) > 1 else {})}
 
     def _try_step(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         """:meth:`train_step`, with advice where memory does not suffice."""
