@@ -12,6 +12,7 @@ from paragonsr2.arrays.resize import bicubic
 from paragonsr2.errors import TrainingError
 from paragonsr2.measure.quality import luma, psnr, shrink
 from paragonsr2.training import video_degradation
+from paragonsr2.training.blind_cache import BlindCache
 from paragonsr2.training.clip_cache import ClipCache
 from paragonsr2.training.config import BlindConfig, CodecConfig
 from paragonsr2.training.config_file import load_config
@@ -90,9 +91,9 @@ def test_clips_are_seeded_cached_and_paired(tmp_path, settings):
         return CropSampler(pictures, 2, 24, seed, cache.sampler(count), clean=0.3), lines
 
     first, lines = sampler("a")
-    assert "encoded 6/6 clips" in lines
+    assert "encoding: 6/6 clips" in lines
     assert sampler("a")[1] == []
-    assert "encoded 2/2 clips" in sampler("a", count=8)[1]
+    assert "encoding: 2/2 clips" in sampler("a", count=8)[1]
     whole = first.batch(9, range(8))
     for again in (sampler("a"), sampler("b")):
         for one, other in zip(whole, again[0].batch(9, range(8)), strict=True):
@@ -115,7 +116,7 @@ def test_a_damaged_clip_is_made_again(tmp_path, settings):
     path.write_bytes(path.read_bytes()[:200])
     lines = []
     cache.build(range(2), 1, lines.append)
-    assert "encoded 1/1 clips" in lines
+    assert "encoding: 1/1 clips" in lines
 
 
 def test_a_missing_encoder_is_said(tmp_path, monkeypatch):
@@ -198,6 +199,31 @@ def test_blind_rows_are_seeded_and_do_not_depend_on_the_batch():
     assert 6 <= changed.sum() <= 12
 
 
+def test_regions_are_seeded_cached_and_paired(tmp_path):
+    pictures = [pair(0), pair(1, height=260)]
+    blind = BlindDegradation(BlindConfig.model_validate({"final_sinc": 0.0}), 2)
+
+    def sampler(folder, seed=4):
+        cache = BlindCache(tmp_path / folder, pictures, blind, 24, seed)
+        lines = []
+        cache.build(range(5), 2, lines.append)
+        return CropSampler(pictures, 2, 24, seed, cache.sampler(5), clean=0.3), lines
+
+    first, lines = sampler("a")
+    assert "degrading: 5/5 regions" in lines
+    again, nothing = sampler("a")
+    assert nothing == []
+    whole = first.batch(9, range(8))
+    for other in (again, sampler("b")[0]):
+        for one, same in zip(whole, other.batch(9, range(8)), strict=True):
+            np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(whole[0], sampler("a", seed=5)[0].batch(9, range(8))[0])
+    for small, large in zip(*whole, strict=True):
+        assert psnr(luma(small), luma(shrink(large, 2))) > 14
+    with pytest.raises(TrainingError, match="cached_regions = 0"):
+        BlindCache(tmp_path, [pair(0)], blind, 400, 4)
+
+
 def test_every_picture_of_a_group_has_its_own_kernel_noise_and_quality():
     degradation = BlindDegradation(BlindConfig.model_validate({}), 2)
     same = np.stack([pair().hr[:80, :80]] * 3)
@@ -232,8 +258,8 @@ def test_kernels_keep_brightness_and_blur_as_told():
     assert float(response[0, 28]) < 0.15
 
 
-@pytest.mark.parametrize("kind", ["blind", "codec"])
-def test_each_kind_runs_from_a_configuration(tmp_path, kind):
+@pytest.mark.parametrize(("kind", "regions"), [("blind", 0), ("blind", 2), ("codec", 0)])
+def test_each_kind_runs_from_a_configuration(tmp_path, kind, regions):
     for name, seed in (("train", 0), ("val", 1)):
         (tmp_path / name).mkdir()
         Image.fromarray(pair(seed).hr).save(tmp_path / name / "p.png")
@@ -241,7 +267,7 @@ def test_each_kind_runs_from_a_configuration(tmp_path, kind):
         f'[network]\nvariant = "stream"\nscale = 2\n'
         f'[data]\ntrain = ["{tmp_path}/train"]\nval = "{tmp_path}/val"\npatch = 24\n'
         f"batch = 4\nval_drawn = 1\n"
-        f'[degradation]\nkind = "{kind}"\ncached_clips = 3\n'
+        f'[degradation]\nkind = "{kind}"\ncached_clips = 3\ncached_regions = {regions}\n'
         f'[schedule]\nsteps = 2\n[run]\noutput = "{tmp_path}/run"\nthreads = 1\n'
     )
     config = load_config(tmp_path / "c.toml")

@@ -281,6 +281,12 @@ class DegradationConfig(_Section):
     cached_clips: Positive = Field(
         2000, description="codec: number of clips that the first start encodes"
     )
+    cached_regions: int = Field(
+        0,
+        ge=0,
+        description="blind: number of regions of 224x224 that the first start degrades; crops are "
+        "cut from them. 0 degrades each crop anew, which takes longer than a step on a CPU",
+    )
     codec: CodecConfig = CodecConfig.model_validate({})
     blind: BlindConfig = BlindConfig.model_validate({})
 

@@ -10,6 +10,7 @@ import psutil
 
 from paragonsr2.errors import TrainingError
 from paragonsr2.measure.quality import shrink
+from paragonsr2.training.blind_cache import BlindCache
 from paragonsr2.training.clip_cache import ClipCache
 from paragonsr2.training.config import DataConfig, DegradationConfig, Folder, RunConfig
 from paragonsr2.training.config_file import check_folders
@@ -25,6 +26,7 @@ from paragonsr2.training.pictures import (
     load_pictures,
 )
 from paragonsr2.training.processes import Processes
+from paragonsr2.training.region_cache import RegionCache
 from paragonsr2.training.validation import ValidationSet
 from paragonsr2.training.video_degradation import degrade_whole
 
@@ -174,14 +176,24 @@ class _Preparation:
             return self._clips(pictures), lambda pair: degrade_whole(pair, settings.codec)
         if settings.kind == "blind":
             blind = BlindDegradation(settings.blind, self.scale)
-            return blind, blind.whole
+            return self._regions(pictures, blind) or blind, blind.whole
         return None, lambda pair: pair
 
     def _clips(self, pictures: Sequence[Picture]) -> Degradation:
-        settings, processes = self.settings, self.processes
-        patch = self.data.largest_patch
-        cache = ClipCache(self.cache, pictures, settings.codec, self.scale, patch, self.run.seed)
-        mine = range(processes.rank, settings.cached_clips, processes.world)
+        patch, codec = self.data.largest_patch, self.settings.codec
+        cache = ClipCache(self.cache, pictures, codec, self.scale, patch, self.run.seed)
+        return self._built(cache, self.settings.cached_clips)
+
+    def _regions(self, pictures: Sequence[Picture], blind: BlindDegradation) -> Degradation | None:
+        count = self.settings.cached_regions
+        if not count:
+            return None
+        patch, seed = self.data.largest_patch, self.run.seed
+        return self._built(BlindCache(self.cache, pictures, blind, patch, seed), count)
+
+    def _built(self, cache: RegionCache, count: int) -> Degradation:
+        """Each process makes its share; then all see all."""
+        mine = range(self.processes.rank, count, self.processes.world)
         cache.build(mine, self.threads, self.log)
-        processes.wait()
-        return cache.sampler(settings.cached_clips)
+        self.processes.wait()
+        return cache.sampler(count)
