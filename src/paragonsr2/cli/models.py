@@ -33,6 +33,7 @@ def models(
         print(json.dumps({"models": rows}, indent=1))
         return
     from paragonsr2.variants import VARIANTS
+    from paragonsr2.weights.purposes import PURPOSES, available
 
     for variant, group in groupby(entries(), key=lambda entry: entry.variant):
         print(f"{variant}: {VARIANTS[variant].purpose}")
@@ -40,6 +41,10 @@ def models(
             print(f"  --model {entry.model} --scale {entry.scale}  {_quality(entry)}")
             if long:
                 print("\n".join(f"    {line}" for line in _details(entry)))
+    print("\nBy purpose:")
+    for word, scales in available().items():
+        scale = ", ".join(f"x{scale}" for scale in scales)
+        print(f"  --for {word:<9} {PURPOSES[word].about} ({scale})")
     if not long:
         print("\nMore about each: paragonsr2 models --long")
 

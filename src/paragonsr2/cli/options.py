@@ -18,6 +18,15 @@ MODEL_HELP = (
 )
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]
+PurposeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="WORD",
+        help="Choose the model by purpose: faithful, restore, video, crisp or drawing. "
+        "See paragonsr2 models.",
+    ),
+]
 ScaleOption = Annotated[
     int | None,
     typer.Option("--scale", "-s", help="2, 3, 4 or 8. Default: 2, or a file's own."),

@@ -16,6 +16,7 @@ from paragonsr2.cli.options import (
     JsonOption,
     ModelOption,
     PrecisionOption,
+    PurposeOption,
     ScaleOption,
     TileOption,
     TrustOption,
@@ -143,9 +144,11 @@ Temporal = Annotated[
 
 
 def upscale(
+    context: typer.Context,
     inputs: Inputs,
     output: Output = None,
     model: ModelOption = "realtime",
+    purpose: PurposeOption = None,
     scale: ScaleOption = None,
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
@@ -174,6 +177,8 @@ def upscale(
     Outputs that are newer than their input are skipped, so that the same command, given again,
     continues an interrupted job.
     """
+    if purpose is not None:
+        model = _model_for(purpose, scale, context)
     engine = _Engine(
         model, scale, backend, device, precision, tile_of(tile), ensemble, trust_model, unchecked
     )
@@ -199,6 +204,16 @@ def upscale(
         files.deliver(tasks)
     if report.failed:
         raise typer.Exit(1)
+
+
+def _model_for(purpose: str, scale: int | None, context: typer.Context) -> str:
+    from paragonsr2.weights.purposes import model_for
+    from paragonsr2.weights.source import DEFAULT_SCALE
+
+    source = context.get_parameter_source("model")
+    if source is not None and source.name != "DEFAULT":
+        raise UsageError("--for chooses the model; give --model or --for, not both")
+    return model_for(purpose, scale or DEFAULT_SCALE)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,73 @@
+"""Models by what people want: ``--for WORD``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paragonsr2.errors import OptionError, WeightsError
+from paragonsr2.weights.catalogue import entries
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a word stands for.
+
+    Attributes:
+        about: one line for people who choose.
+        models: what to take, as for ``--model``; the first that is bundled at the scale.
+    """
+
+    about: str
+    models: tuple[str, ...]
+
+
+PURPOSES = {
+    "faithful": Purpose(
+        "nothing invented: clean photographs and scans", ("photo", "stream", "realtime")
+    ),
+    "restore": Purpose(
+        "old JPEGs, noisy and blurred pictures, cleaned", ("photo:real", "stream:real")
+    ),
+    "video": Purpose(
+        "video as cameras and websites compress it", ("stream:compressed", "realtime")
+    ),
+    "crisp": Purpose(
+        "sharper than faithful, some detail invented",
+        ("photo:perceptual", "stream:perceptual", "realtime:perceptual"),
+    ),
+    "drawing": Purpose("drawings, anime and line work", ("stream:art", "realtime:art")),
+}
+
+
+def model_for(word: str, scale: int) -> str:
+    """The bundled model for a purpose.
+
+    Args:
+        word: a key of :data:`PURPOSES`.
+        scale: 2, 3, 4 or 8.
+
+    Returns:
+        Its name, as for ``--model``.
+
+    Raises:
+        OptionError: there is no such word.
+        WeightsError: no model for it is bundled at this scale.
+    """
+    if word not in PURPOSES:
+        raise OptionError(f"--for {word}: use one of {', '.join(PURPOSES)}")
+    for model in PURPOSES[word].models:
+        if any((entry.model, entry.scale) == (model, scale) for entry in entries()):
+            return model
+    others = (f"{name} x{one}" for name, scales in available().items() for one in scales)
+    raise WeightsError(
+        f"no model for '{word}' is bundled at x{scale}; there are: {', '.join(others)}"
+    )
+
+
+def available() -> dict[str, list[int]]:
+    """The words that have a bundled model, with the scales they have it at."""
+    found = {
+        word: sorted({entry.scale for entry in entries() if entry.model in purpose.models})
+        for word, purpose in PURPOSES.items()
+    }
+    return {word: scales for word, scales in found.items() if scales}

@@ -1,0 +1,57 @@
+"""Models chosen by what people want."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import pyvips
+from typer.testing import CliRunner
+
+from conftest import photo_like
+from paragonsr2.cli.main import app
+from paragonsr2.errors import OptionError, WeightsError
+from paragonsr2.variants import VARIANTS
+from paragonsr2.weights.catalogue import entries
+from paragonsr2.weights.purposes import PURPOSES, available, model_for
+
+
+def test_a_word_leads_to_the_first_of_its_models_that_is_bundled():
+    bundled = {(entry.model, entry.scale) for entry in entries()}
+    for word, scales in available().items():
+        for scale in scales:
+            model = model_for(word, scale)
+            assert (model, scale) in bundled
+            better = PURPOSES[word].models[: PURPOSES[word].models.index(model)]
+            assert not any((one, scale) in bundled for one in better)
+    for purpose in PURPOSES.values():
+        assert all(model.partition(":")[0] in VARIANTS for model in purpose.models)
+
+
+def test_what_is_not_there_is_said_with_what_is():
+    with pytest.raises(OptionError, match="faithful"):
+        model_for("nicer", 2)
+    with pytest.raises(WeightsError, match="faithful x2"):
+        model_for("drawing", 5)
+
+
+def test_the_command_takes_a_word_in_place_of_a_model(tmp_path):
+    source = tmp_path / "p.png"
+    pyvips.Image.new_from_array(photo_like(20, 24)).write_to_file(source)
+    model = model_for("faithful", 2)
+    for name, options in (("a", ["--for", "faithful"]), ("b", ["--model", model])):
+        done = CliRunner().invoke(
+            app, ["upscale", str(source), "-o", f"{tmp_path}/{name}.png", *options]
+        )
+        assert done.exit_code == 0, done.output
+    one, other = (
+        pyvips.Image.new_from_file(f"{tmp_path}/{name}.png").numpy() for name in ("a", "b")
+    )
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_word_and_a_model_are_too_much(tmp_path):
+    arguments = ["upscale", str(tmp_path), "--for", "faithful", "--model", "realtime"]
+    assert CliRunner().invoke(app, arguments).exit_code != 0
+    listed = CliRunner().invoke(app, ["models"]).output
+    for word in available():
+        assert f"--for {word}" in listed
