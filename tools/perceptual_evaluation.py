@@ -1,0 +1,175 @@
+"""Measure models on damaged pictures with known originals, beside those that people use.
+
+    python tools/perceptual_evaluation.py --model stream:real --model runs/x/best.safetensors
+
+Three inputs are made of each validation picture at x2: shrunk only, shrunk and stored as JPEG of
+quality 20, and sent through the blind chain of the trainer with its default ranges. Bicubic, the
+fidelity model of the same variant and Real-ESRGAN's ``animevideov3`` are always measured as well.
+Writes ``results/perceptual/restoration_x2.json`` and a sheet of crops, of the same place of the
+pictures for all: where they differ most from bicubic on average.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from paragonsr2.arrays.pixels import Pixels8
+from paragonsr2.images.reading import read_picture
+from paragonsr2.measure.machine import write_result
+from paragonsr2.measure.quality import crop_to_multiple, luma, score, shrink
+from paragonsr2.training.config import BlindConfig
+from paragonsr2.training.data import Pair
+from paragonsr2.training.degradations import BlindDegradation
+from paragonsr2.training.pictures import list_images
+from paragonsr2.upscale.upscaler import Upscaler
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from benchmark.features import ClassifierDistance, TextDetectorDistance  # noqa: E402
+from benchmark.ncnn_peers import NcnnPeer  # noqa: E402
+from benchmark.niqe import niqe  # noqa: E402
+from benchmark.perceptual import gradient_distance, log_spectral_distance  # noqa: E402
+
+RESULT = ROOT / "results" / "perceptual" / "restoration_x2.json"
+SHEET = ROOT / "docs" / "images" / "restoration.webp"
+SCALE, QUALITY, CROP = 2, 20, 160
+PEER = "realesr-animevideov3-x2"
+
+Enlarge = Callable[[Pixels8], Pixels8]
+
+
+def damaged(hr: Pixels8, digest: str, blind: BlindDegradation) -> dict[str, Pixels8]:
+    """The three inputs made of an original."""
+    lr = shrink(hr, SCALE)
+    buffer = io.BytesIO()
+    Image.fromarray(lr).save(buffer, "jpeg", quality=QUALITY)
+    with Image.open(buffer) as image:
+        jpeg = np.asarray(image)
+    through = blind.whole(Pair("", hr, lr, digest=digest)).lr
+    return {"shrunk": lr, f"jpeg {QUALITY}": jpeg, "blind": through}
+
+
+def blockiness(pixels: Pixels8) -> float:
+    """How much larger luma steps are at the borders of enlarged JPEG blocks; 1 where none show."""
+    y, period = luma(pixels), 8 * SCALE
+    ratios: list[float] = []
+    for steps in (np.abs(np.diff(y, axis=1)), np.abs(np.diff(y, axis=0)).T):
+        at_border = np.arange(steps.shape[1]) % period == period - 1
+        ratios.append(steps[:, at_border].mean() / max(steps[:, ~at_border].mean(), 1e-6))
+    return float(np.mean(ratios))
+
+
+def measures() -> dict[str, Callable[[Pixels8, Pixels8], float]]:
+    """What is measured of a result and its original, by the key in the result file."""
+    return {
+        "psnr_y": lambda sr, hr: score(sr, hr, shave=SCALE).psnr_y,
+        "log_spectral_distance_db": log_spectral_distance,
+        "gradient_histogram_distance": gradient_distance,
+        "efficientnet_lite0_distance": ClassifierDistance(),
+        "text_detector_distance": TextDetectorDistance(),
+        "niqe": lambda sr, _hr: niqe(sr),
+        "blockiness": lambda sr, _hr: blockiness(sr),
+        "largest_shift_of_a_channel": lambda sr, hr: float(
+            np.abs(sr.mean(axis=(0, 1)) - hr.mean(axis=(0, 1))).max()
+        ),
+    }
+
+
+def main() -> None:
+    """Measure all models on all inputs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", action="append", required=True)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "val")
+    parser.add_argument("--result", type=Path, default=RESULT)
+    parser.add_argument("--sheet", type=Path, default=SHEET)
+    options = parser.parse_args()
+
+    names = ["bicubic", *dict.fromkeys(_parent(name) for name in options.model), *options.model]
+    models: dict[str, Enlarge] = {name: _enlarge(name) for name in dict.fromkeys(names)}
+    models[PEER] = NcnnPeer(PEER, SCALE)
+    found = measures()
+    blind = BlindDegradation(BlindConfig.model_validate({}), SCALE)
+    rows: dict[tuple[str, str], list[list[float]]] = {}
+    pictures: list[dict[str, dict[str, Pixels8]]] = []
+    paths = list_images(options.data)
+    for index, path in enumerate(paths):
+        hr = crop_to_multiple(read_picture(path).pixels, SCALE)
+        shown: dict[str, dict[str, Pixels8]] = {}
+        for kind, lr in damaged(hr, f"{index:x}", blind).items():
+            results = {name: _timed(enlarge, lr) for name, enlarge in models.items()}
+            for name, (sr, seconds) in results.items():
+                values = [measure(sr, hr) for measure in found.values()]
+                rows.setdefault((kind, name), []).append([*values, seconds / lr[..., 0].size * 1e6])
+            shown[kind] = {name: sr for name, (sr, _) in results.items()} | {"original": hr}
+        pictures.append(shown)
+        originals = [measure(hr, hr) for measure in found.values()]
+        rows.setdefault(("original", "original"), []).append([*originals, 0.0])
+    keys = [*found, "seconds_per_megapixel"]
+    table = [
+        {
+            "input": kind,
+            "model": name,
+            **{
+                key: round(float(v), 5)
+                for key, v in zip(keys, np.mean(values, axis=0), strict=True)
+            },
+        }
+        for (kind, name), values in rows.items()
+    ]
+    for row in table:
+        print(row)
+    write_result(options.result, {"images": len(paths), "scale": SCALE, "rows": table})
+    draw(pictures, options.sheet)
+
+
+def _parent(model: str) -> str:
+    variant, colon, _ = model.partition(":")
+    return variant if colon else "stream"
+
+
+def _enlarge(model: str) -> Enlarge:
+    upscaler = Upscaler(model, SCALE)
+    return lambda pixels: upscaler(pixels).astype(np.uint8, copy=False)
+
+
+def _timed(enlarge: Enlarge, lr: Pixels8) -> tuple[Pixels8, float]:
+    started = time.process_time()
+    sr = enlarge(lr)
+    return sr, time.process_time() - started
+
+
+def draw(pictures: list[dict[str, dict[str, Pixels8]]], path: Path) -> None:
+    """Draw the blind and the JPEG input of the first three pictures, one row each."""
+    font = ImageFont.load_default(size=15)
+    rows: list[np.ndarray] = []
+    for kind in ("blind", f"jpeg {QUALITY}"):
+        for shown in pictures[:3]:
+            images = shown[kind]
+            base = images["bicubic"].astype(float)
+            spread = np.mean([np.abs(x - base).mean(axis=2) for x in images.values()], axis=0)
+            tall, wide = (side // CROP for side in spread.shape)
+            tiles = spread[: tall * CROP, : wide * CROP].reshape(tall, CROP, wide, CROP)
+            top, left = np.unravel_index(int(tiles.mean(axis=(1, 3)).argmax()), (tall, wide))
+            area = tuple(slice(int(at) * CROP, int(at + 1) * CROP) for at in (top, left))
+            row: list[np.ndarray] = []
+            for name, pixels in images.items():
+                tile = Image.new("RGB", (CROP + 6, CROP + 26), "white")
+                tile.paste(Image.fromarray(np.ascontiguousarray(pixels[area])), (3, 23))
+                text = f"{name}, {kind}" if name == "bicubic" else name
+                ImageDraw.Draw(tile).text((5, 2), text, fill="black", font=font)
+                row.append(np.asarray(tile))
+            rows.append(np.hstack(row))
+    Image.fromarray(np.vstack(rows)).save(path, quality=90)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
