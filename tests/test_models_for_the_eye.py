@@ -1,0 +1,79 @@
+"""Bundled models that change more than sharpness: they restore, and invent nothing that shows."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import ROOT
+from paragonsr2.measure.quality import luma, psnr, shrink
+from paragonsr2.upscale.upscaler import Upscaler
+from paragonsr2.weights.catalogue import entries
+
+FOR_THE_EYE = [entry for entry in entries() if entry.kind in ("perceptual", "real", "art")]
+RESTORING = [entry for entry in FOR_THE_EYE if entry.kind in ("real", "art")]
+PHOTO = ROOT / "examples" / "houses.png"
+
+each = pytest.mark.parametrize("entry", FOR_THE_EYE, ids=lambda entry: entry.name)
+each_restoring = pytest.mark.parametrize("entry", RESTORING, ids=lambda entry: entry.name)
+
+
+def photograph(side=192):
+    with Image.open(PHOTO) as image:
+        return np.asarray(image.convert("RGB"))[:side, :side]
+
+
+def stored(pixels, quality):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "jpeg", quality=quality)
+    with Image.open(buffer) as image:
+        return np.asarray(image)
+
+
+def blockiness(pixels, period):
+    """Luma steps at the borders of blocks, relative to those elsewhere."""
+    ratios = []
+    for steps in (np.abs(np.diff(luma(pixels), axis=1)), np.abs(np.diff(luma(pixels), axis=0)).T):
+        at_border = np.arange(steps.shape[1]) % period == period - 1
+        ratios.append(steps[:, at_border].mean() / steps[:, ~at_border].mean())
+    return np.mean(ratios)
+
+
+@each
+def test_colours_stay(entry):
+    lr = photograph()
+    sr = Upscaler(entry.model, entry.scale)(lr)
+    shift = sr.astype(float).mean(axis=(0, 1)) - lr.astype(float).mean(axis=(0, 1))
+    assert np.abs(shift).max() < 0.5
+
+
+@each
+def test_flat_areas_stay_flat(entry):
+    """Ground with the noise of a good camera does not get patterns or speckles."""
+    rng = np.random.default_rng(0)
+    for level in (40, 128, 220):
+        lr = np.clip(rng.normal(level, 1.5, (64, 64, 3)), 0, 255).round().astype(np.uint8)
+        sr = Upscaler(entry.model, entry.scale)(lr).astype(float)[8:-8, 8:-8]
+        assert sr.std() <= 1.1 * lr.std()
+        assert np.abs(sr - level).max() < 16
+
+
+@each_restoring
+def test_an_old_jpeg_loses_its_blocks(entry):
+    hr = photograph(384)
+    lr = shrink(
+        hr[: 384 // entry.scale * entry.scale, : 384 // entry.scale * entry.scale], entry.scale
+    )
+    old = stored(lr, 20)
+    results = {
+        name: Upscaler(name, entry.scale)(old) for name in (entry.model, "bicubic", entry.variant)
+    }
+    period = 8 * entry.scale
+    shown = {name: blockiness(sr, period) - 1 for name, sr in results.items()}
+    assert shown[entry.model] < 0.5 * shown["bicubic"]
+    scores = {name: psnr(luma(sr), luma(hr)) for name, sr in results.items()}
+    assert scores[entry.model] > scores["bicubic"]
+    assert scores[entry.model] > scores[entry.variant]
