@@ -66,7 +66,7 @@ def test_a_job_gives_what_the_command_makes_of_the_clip(tmp_path, clip, expected
         form = running.post(
             "/v1/jobs",
             None,
-            files={"clip": ("../../a clip.mp4.mkv", clip.read_bytes())},
+            files={"file": ("../../a clip.mp4.mkv", clip.read_bytes())},
             data={"model": "bicubic", "codec": "hevc"},
         )
         other = ended(running.get, form.json()["id"])
@@ -151,7 +151,7 @@ def test_a_stopped_service_puts_its_jobs_off(tmp_path, clip, expected, monkeypat
         jobs = [begin(running, clip) for _ in range(2)]
         gate.wait_for(1)
         running.parts.runner._closing.set()  # the service stops while the first job runs
-        running.parts.runner._running[1].set()
+        running.parts.runner._running.stop.set()
         gate.open()
     (tmp_path / "files" / "left by a request").mkdir()
     with serving(tmp_path, LIMITS) as running:

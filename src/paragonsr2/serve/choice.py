@@ -6,10 +6,17 @@ from dataclasses import dataclass
 
 from paragonsr2.errors import OptionError
 from paragonsr2.images.formats import WRITABLE
-from paragonsr2.variants import SCALES
+from paragonsr2.variants import SCALES, VARIANTS
 from paragonsr2.weights.catalogue import entries
 
 CLASSICAL = ("bicubic", "magic:1.0")
+
+#: What a network does that was trained for it. Of other kinds their name has to tell.
+_KINDS = {
+    "fidelity": "stays closest to the original",
+    "compressed": "removes block edges and ringing",
+    "perceptual": "adds sharp, plausible texture",
+}
 
 
 @dataclass(frozen=True)
@@ -52,3 +59,11 @@ def offered() -> dict[str, tuple[int, ...]]:
     for entry in entries():
         models[entry.model] = (*models.get(entry.model, ()), entry.scale)
     return models | dict.fromkeys(CLASSICAL, tuple(SCALES))
+
+
+def purpose(model: str) -> str:
+    """What a model of :func:`offered` is for, in a few words."""
+    if model in CLASSICAL:
+        return "classical resize, for comparison"
+    variant, _, kind = model.partition(":")
+    return f"{VARIANTS[variant].purpose}; {_KINDS.get(kind or 'fidelity', kind)}"

@@ -24,12 +24,8 @@ _OPEN = frozenset(
 )
 _OPEN_FOLDER = "/docs/"
 
-#: No answer is a page that runs anything, but the description of the service.
+#: No answer is a page that runs anything, but those that bring a policy of their own.
 _POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
-_DOCS_POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'"
-)
 
 _LOGGED_PATH = 200
 
@@ -158,7 +154,7 @@ class _Answer:
     """
 
     def __init__(self, scope: Scope, send: Send) -> None:
-        self._send, self._docs = send, scope["path"] == "/docs"
+        self._send = send
         given = Headers(scope=scope).get("x-request-id", "")
         plain = given.replace("-", "").isalnum() and given.isascii() and len(given) <= 64
         self.id = given if plain else secrets.token_hex(8)
@@ -170,7 +166,8 @@ class _Answer:
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.id
             headers["X-Content-Type-Options"] = "nosniff"
-            headers["Content-Security-Policy"] = _DOCS_POLICY if self._docs else _POLICY
+            headers["Referrer-Policy"] = "no-referrer"
+            headers.setdefault("Content-Security-Policy", _POLICY)
             headers.setdefault("Cache-Control", "no-store")
         self.sent += len(message.get("body", b""))
         await self._send(message)
