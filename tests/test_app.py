@@ -22,14 +22,14 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
+from paragonsr2.app.limits import Limits
+from paragonsr2.app.page_files import PageFiles, harmless_name, remove_leftovers
 from paragonsr2.app.preview import make_preview
+from paragonsr2.app.workshop import Workshop
 from PIL import Image
 
 from clips import irregular, make_clip
 from conftest import photo_like
-from paragonsr2.app.limits import Limits
-from paragonsr2.app.page_files import PageFiles, harmless_name, remove_leftovers
-from paragonsr2.app.workshop import Workshop
 from paragonsr2.cli.main import main
 from paragonsr2.errors import ImageTooLargeError, InputError, OptionError, OutputError, ParagonError
 from paragonsr2.serve.choice import Choice

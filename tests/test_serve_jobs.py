@@ -18,7 +18,7 @@ from paragonsr2.upscale.upscaler import Upscaler
 
 pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
 pytest.importorskip("fastapi_offline", reason="the extra serve is not installed")
-from serving import Gate, picture, serving, start_service
+from serving import Gate, ended, picture, serving, start_service
 
 LIMITS = Limits(body_bytes=10**6, result_pixels=2_000_000)
 
@@ -43,14 +43,6 @@ def begin(running, clip, query=""):
     assert answer.status_code == 202, answer.text
     assert answer.headers["location"] == f"/v1/jobs/{answer.json()['id']}"
     return answer.json()["id"]
-
-
-def ended(get, job):
-    """Ask until the job has ended."""
-    while True:
-        about = get(f"/v1/jobs/{job}").json()
-        if about["state"] not in ("queued", "running"):
-            return about
 
 
 def test_a_job_gives_what_the_command_makes_of_the_clip(tmp_path, clip, expected):

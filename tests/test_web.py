@@ -24,10 +24,10 @@ SOURCES = ROOT / "web"
 PATIENCE = 120_000  # milliseconds; other tests run beside these
 
 
-def test_the_page_is_built_from_its_sources():
+def test_the_pages_are_built_from_their_sources():
     files = [
         path
-        for folder in ("src", "static")
+        for folder in ("app", "src", "static")
         for path in (SOURCES / folder).rglob("*")
         if path.is_file()
     ]
@@ -37,7 +37,7 @@ def test_the_page_is_built_from_its_sources():
     for name in sorted(names):
         digest.update(f"{name}\0".encode() + names[name].read_bytes())
     built = json.loads((SOURCES / "built.json").read_text())
-    assert built["sources"] == digest.hexdigest(), "the page is older than web/; run make web"
+    assert built["sources"] == digest.hexdigest(), "the pages are older than web/; run make web"
 
 
 def test_the_lock_file_names_no_registry():

@@ -186,9 +186,9 @@ class JobStore:
         """The jobs that ended longer ago than ``keep_seconds``."""
         return self._jobs("WHERE ended < ?", self._clock() - keep_seconds)
 
-    def oldest_result(self) -> Job | None:
-        """The job that is done for the longest time; None if there is none."""
-        found = self._jobs("WHERE state = 'done' ORDER BY ended, rowid LIMIT 1")
+    def oldest_result(self, but: str) -> Job | None:
+        """The job that is done for the longest time, ``but`` one; None if there is none."""
+        found = self._jobs("WHERE state = 'done' AND id != ? ORDER BY ended, rowid LIMIT 1", but)
         return found[0] if found else None
 
     def _add_columns(self) -> None:

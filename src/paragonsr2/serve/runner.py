@@ -159,9 +159,9 @@ class JobRunner:
         for job in self._store.expired(self._limits.keep_seconds):
             self.cancel(job)
 
-    def forget_oldest(self) -> bool:
-        """Forget the job that is done for the longest time; False if there is none."""
-        job = self._store.oldest_result()
+    def forget_oldest(self, but: str = "") -> bool:
+        """Forget the job that is done for the longest time, ``but`` one; False if there is none."""
+        job = self._store.oldest_result(but)
         if job is not None:
             self.cancel(job)
         return job is not None
@@ -218,6 +218,7 @@ class JobRunner:
             self._end(job, outcome, run.backend)
             self._running = None
             self._settle(job.id)
+        self._make_room(job.id)
 
     def _end(self, job: Job, outcome: Outcome | None, backend: str) -> None:
         if outcome is None:
@@ -258,6 +259,7 @@ class JobRunner:
             folder.measure()
             if folder.bytes > most_bytes:
                 raise StoppedError("the result is larger than the service allows")
+            self._make_room(job.id)
 
         return run_task(
             task,
@@ -267,6 +269,12 @@ class JobRunner:
             video=options,
             progress=report,
         )
+
+    def _make_room(self, job_id: str) -> None:
+        """Let old results go for that of a job, if that is how room is made."""
+        if self._limits.newest_first:
+            while self._spool.used > self._spool.most and self.forget_oldest(job_id):
+                pass
 
     def _settle(self, job_id: str) -> None:
         """After a run: remove what a cancelled or failed job leaves, and count the rest."""

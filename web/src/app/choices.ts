@@ -70,9 +70,13 @@ export class Choices {
 
   private offerModels(): void {
     const template = part<HTMLTemplateElement>(this.form, "#models template");
-    const known = new Map(this.rows.map((row) => [row.model, row]).reverse() as [string, ModelRow][]);
+    const known = [...new Set(this.rows.map((row) => row.model))];
+    const place = (model: string) => known.findIndex((one) => variantOf(one) === variantOf(model));
+    // The plain model of a variant comes before those of its other kinds.
+    known.sort((a, b) => place(a) - place(b) || a.length - b.length);
     const least = Math.min(...this.rows.map((row) => row.kmacs_per_pixel ?? Infinity));
-    for (const row of [...known.values()].reverse()) {
+    for (const model of known) {
+      const row = this.rows.find((one) => one.model === model)!;
       const label = template.content.firstElementChild!.cloneNode(true) as HTMLElement;
       part<HTMLInputElement>(label, "input").value = row.model;
       part(label, "b").textContent = labelOf(row.model);
@@ -104,6 +108,10 @@ export class Choices {
   private dim(name: string, off: boolean): void {
     part<HTMLElement>(this.form, `label:has([name=${name}])`).hidden = off;
   }
+}
+
+function variantOf(model: string): string {
+  return model.split(":")[0]!;
 }
 
 function labelOf(model: string): string {

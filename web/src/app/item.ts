@@ -91,6 +91,13 @@ export class Item {
     this.job = this.made = undefined;
   }
 
+  /** Its result cannot be had any more. */
+  lose(error: unknown): undefined {
+    const gone = error instanceof Refusal && error.status === 404;
+    this.job = this.made = undefined;
+    this.set("failed", gone ? "The server no longer has its result; enlarge it again." : wording(error));
+  }
+
   close(): void {
     this.stopper.abort();
     this.forgetJob();

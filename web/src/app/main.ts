@@ -7,7 +7,7 @@ import { Item, wording } from "./item";
 import { List } from "./list";
 import { Queue } from "./queue";
 import { Viewer } from "./viewer";
-import { bytes, factsOf, leftOf, percent, sizeOf } from "./words";
+import { bytes, factsOf, percent, progressOf, sizeOf } from "./words";
 
 /** Width of a window below which the result is below everything else. */
 const NARROW = "(max-width: 800px)";
@@ -23,6 +23,7 @@ const queue = new Queue();
 
 const items: Item[] = [];
 let picked: Item | undefined;
+let choices: Choices | undefined;
 /** Files are opened one after the other: many large ones at once would take all memory. */
 let opening = Promise.resolve();
 
@@ -33,32 +34,32 @@ void start();
 async function start(): Promise<void> {
   try {
     const [offer, rows] = await Promise.all([about(), models()]);
-    const choices = new Choices(part(document, "#choices"), offer, rows, update);
+    choices = new Choices(part(document, "#choices"), offer, rows, showActs);
     setUp(offer);
     const take = (files: File[]) => add(files, offer);
     takeFiles(part(document, "#chooser"), take);
     offerPaste(part(document, "#paste"), take);
-    go.addEventListener("click", () => {
-      for (const item of due(choices)) queue.add(item, choices.wishFor(item));
-    });
-    stop.addEventListener("click", () => items.forEach((item) => item.cancel()));
-    window.addEventListener("pagehide", (event) => {
-      // A page that may be shown again keeps its results.
-      if (!event.persisted) for (const { job } of items) if (job) forget(job.id);
-    });
     document.body.dataset["ready"] = "";
-    update();
-
-    function update(): void {
-      const waiting = due(choices);
-      choices.showFor(items);
-      go.disabled = waiting.length === 0;
-      go.textContent = waiting.length > 1 ? `Enlarge ${waiting.length} files` : "Enlarge";
-    }
-    document.addEventListener("files", update);
   } catch (error) {
     showCard(document.createTextNode(wording(error)), "error");
   }
+}
+
+go.addEventListener("click", () => {
+  for (const item of due()) queue.add(item, choices!.wishFor(item));
+});
+stop.addEventListener("click", () => items.forEach((item) => item.cancel()));
+window.addEventListener("pagehide", (event) => {
+  // A page that may be shown again keeps its results.
+  if (!event.persisted) for (const { job } of items) if (job) forget(job.id);
+});
+
+/** What the button says: what it would do or, if that is nothing, what is being done. */
+function actOf(waiting: readonly Item[]): string {
+  if (waiting.length && waiting.every((item) => item.stage === "failed")) return "Try again";
+  if (waiting.length) return waiting.length > 1 ? `Enlarge ${waiting.length} files` : "Enlarge";
+  const running = items.find((item) => item.stage === "running");
+  return running ? `Enlarging, ${progressOf(running)}` : "Enlarge";
 }
 
 function setUp(offer: About): void {
@@ -99,13 +100,14 @@ function add(files: readonly File[], offer: About): void {
 }
 
 /** The files that the present choices would change. */
-function due(choices: Choices): Item[] {
+function due(): Item[] {
+  const wishOf = (item: Item) => JSON.stringify(choices?.wishFor(item));
   return items.filter(
     (item) =>
       !item.busy &&
       item.stage !== "opening" &&
       item.stage !== "refused" &&
-      item.made?.wish !== JSON.stringify(choices.wishFor(item)),
+      item.made?.wish !== wishOf(item),
   );
 }
 
@@ -130,17 +132,20 @@ function changed(item: Item): void {
     said.textContent = `${item.file.name} is enlarged`;
     // Whoever looks at another result goes on looking at it.
     if (picked !== item && picked?.stage !== "done") pick(item);
-    if (picked === item) bringIntoView();
+    if (picked === item) {
+      show();
+      void viewer.show(item).then(bringIntoView);
+      return;
+    }
   }
   show();
 }
 
 /** Show the state of everything. */
 function show(): void {
-  document.dispatchEvent(new Event("files"));
+  showActs();
   const done = items.filter((item) => item.stage === "done");
   document.body.dataset["files"] = items.length === 0 ? "none" : items.length === 1 ? "one" : "many";
-  stop.hidden = !items.some((item) => item.busy);
   zip.hidden = done.length < 2;
   if (done.length > 1) {
     zip.href = zipPlace(done.map((item) => item.job!.id));
@@ -149,6 +154,15 @@ function show(): void {
   }
   showState(picked);
   void viewer.show(picked);
+}
+
+/** What can be chosen and done now. */
+function showActs(): void {
+  choices?.showFor(items);
+  const waiting = due();
+  go.disabled = waiting.length === 0;
+  go.textContent = actOf(waiting);
+  stop.hidden = !items.some((item) => item.busy);
 }
 
 /** The card above the picture. */
@@ -167,10 +181,9 @@ function showState(item: Item | undefined): void {
     const bar = document.createElement("progress");
     bar.value = item.share;
     bar.setAttribute("aria-label", "Share done");
-    const left = item.left === null || stage === "sending" ? "" : `, ${leftOf(item.left)}`;
     const text = document.createElement("span");
     text.className = "number";
-    text.textContent = `${percent(item.share)}${left}`;
+    text.textContent = stage === "sending" ? percent(item.share) : progressOf(item);
     const what = document.createElement("span");
     what.textContent = stage === "sending" ? "Sending" : "Enlarging";
     return showCard([what, bar, text], stage);

@@ -11,6 +11,7 @@ export class Viewer {
   private readonly loupe: Loupe;
   private readonly clip: HTMLElement;
   private shown = "";
+  private showing: Promise<void> = Promise.resolve();
   private pair: Pair | undefined;
   private leading: HTMLVideoElement | undefined;
 
@@ -21,13 +22,20 @@ export class Viewer {
     controlClips(this.clip, () => this.leading);
   }
 
-  /** Show a file, with its result if there is one; undefined shows nothing. */
-  async show(item: Item | undefined): Promise<void> {
+  /** Show a file, with its result if there is one; undefined shows nothing. Ends when it is there. */
+  show(item: Item | undefined): Promise<void> {
     const done = item?.stage === "done" ? item.job : undefined;
     const wanted = item ? `${item.key} ${item.source ? "open" : ""} ${done?.id ?? ""}` : "";
-    if (wanted === this.shown) return;
-    this.shown = wanted;
-    const result = item && done ? await openResult(done).catch(() => undefined) : undefined;
+    if (wanted !== this.shown) {
+      this.shown = wanted;
+      this.showing = this.open(wanted, item);
+    }
+    return this.showing;
+  }
+
+  private async open(wanted: string, item: Item | undefined): Promise<void> {
+    const done = item?.stage === "done" ? item.job : undefined;
+    const result = item && done ? await openResult(done).catch((error) => item.lose(error)) : undefined;
     let source = item?.source;
     if (item && isVideo(source) && result && !isVideo(result))
       source = await openStill(item.file).catch(() => undefined);

@@ -15,13 +15,18 @@ export function stateOf(item: Item): string {
     case "queued":
       return "Waiting for the server";
     case "running":
-      return `${percent(item.share)}${item.left === null ? "" : `, ${leftOf(item.left)}`}`;
+      return progressOf(item);
     case "done":
-      return `${item.job!.width} × ${item.job!.height}${countOf(item)}, ${bytes(item.job!.bytes ?? 0)}`;
+      return `${item.job!.width} × ${item.job!.height}, ${bytes(item.job!.bytes ?? 0)}`;
     case "failed":
     case "refused":
       return item.message;
   }
+}
+
+/** How far a file is that is being enlarged. */
+export function progressOf(item: Item): string {
+  return `${percent(item.share)}${item.left === null ? "" : `, ${leftOf(item.left)}`}`;
 }
 
 /** Time left, in round words: an estimate is no clock. */
@@ -60,8 +65,9 @@ export function percent(share: number): string {
 }
 
 export function bytes(count: number): string {
-  if (count < 1e6) return `${Math.ceil(count / 1e3)} kB`;
-  return count < 1e9 ? `${(count / 1e6).toFixed(1)} MB` : `${(count / 1e9).toFixed(2)} GB`;
+  // No line ends between a number and its unit.
+  if (count < 1e6) return `${Math.ceil(count / 1e3)}\u00a0kB`;
+  return count < 1e9 ? `${(count / 1e6).toFixed(1)}\u00a0MB` : `${(count / 1e9).toFixed(2)}\u00a0GB`;
 }
 
 function seconds(count: number): string {
