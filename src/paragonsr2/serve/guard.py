@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 import time
@@ -73,6 +74,12 @@ class Guard:
             if not sender.gave_up:
                 raise
             answer.status = 499  # uvicorn closes the connection of an incomplete answer
+        except asyncio.CancelledError:
+            # Only a server that stops, and has waited long enough, cancels a request.
+            if not answer.begun_to_send:
+                stopping = {"error": "the service is stopping; try again later"}
+                response = JSONResponse(stopping, 503, {"Connection": "close"})
+                await response(scope, body, answer)
         finally:
             self._open -= 1
             self._count(scope, answer, body)
@@ -151,6 +158,7 @@ class _Answer:
         status: of the answer; 499 while there is none.
         sent: bytes of the body.
         begun: time of the request, in seconds of the monotonic clock.
+        begun_to_send: the client has been sent the status.
     """
 
     def __init__(self, scope: Scope, send: Send) -> None:
@@ -159,10 +167,11 @@ class _Answer:
         plain = given.replace("-", "").isalnum() and given.isascii() and len(given) <= 64
         self.id = given if plain else secrets.token_hex(8)
         self.status, self.sent, self.begun = 499, 0, time.monotonic()
+        self.begun_to_send = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status, self.begun_to_send = message["status"], True
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.id
             headers["X-Content-Type-Options"] = "nosniff"
