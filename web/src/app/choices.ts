@@ -106,7 +106,7 @@ export class Choices {
   }
 
   private dim(name: string, off: boolean): void {
-    part<HTMLElement>(this.form, `label:has([name=${name}])`).hidden = off;
+    part<HTMLElement>(this.form, `.field:has([name=${name}])`).hidden = off;
   }
 }
 
