@@ -59,7 +59,7 @@ function actOf(waiting: readonly Item[]): string {
   if (waiting.length && waiting.every((item) => item.stage === "failed")) return "Try again";
   if (waiting.length) return waiting.length > 1 ? `Enlarge ${waiting.length} files` : "Enlarge";
   const running = items.find((item) => item.stage === "running");
-  return running ? `Enlarging, ${progressOf(running)}` : "Enlarge";
+  return running ? progressOf(running) : "Enlarge";
 }
 
 function setUp(offer: About): void {
