@@ -128,6 +128,8 @@ function remove(item: Item): void {
 
 function changed(item: Item): void {
   list.update(item);
+  if (item.stage === "failed" || item.stage === "refused")
+    said.textContent = `${item.file.name}: ${item.message}`;
   if (item.stage === "done") {
     said.textContent = `${item.file.name} is enlarged`;
     // Whoever looks at another result goes on looking at it.
