@@ -293,7 +293,7 @@ def with_page(tmp_path):
 
 
 def test_a_false_length_and_a_stall_end_at_the_guard(with_page):
-    limits = replace(LIMITS, patience=0.3, least_rate=1e6, disk_bytes=100_000, newest_first=True)
+    limits = replace(LIMITS, patience=0.3, least_rate=1e6, disk_bytes=100_000, drop_oldest=True)
     with with_page(limits) as running:
         for path in ("/v1/jobs?name=a.png", "/v1/preview?name=a.png"):
             # Chunked, whatever length it states: what arrives is counted.

@@ -211,7 +211,7 @@ def test_a_job_that_is_not_done_has_no_preview_and_is_in_no_zip(make_running, mo
 
 def test_the_oldest_results_make_room_and_the_bound_holds(make_running):
     content = picture(height=90, width=120)
-    limits = replace(LIMITS, disk_bytes=400_000, newest_first=True)
+    limits = replace(LIMITS, disk_bytes=400_000, drop_oldest=True)
     with make_running(limits) as running:
         jobs = [finished(running, content, query="model=bicubic")["id"] for _ in range(12)]
         while running.parts.spool.used > limits.disk_bytes:  # the last one has just ended

@@ -12,8 +12,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from benchmark.gpu_stand_ins import MissingToolError
-from benchmark.web_page import choose, chromium, open_page, served
+from benchmark.web_page import choose, open_page, served
 from clips import make_clip, regular
 from conftest import ROOT, photo_like
 from paragonsr2.cli.main import main
@@ -91,15 +90,6 @@ def test_the_page_names_no_other_host():
 
 
 # --- in a browser -----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    try:
-        with chromium() as found:
-            yield found
-    except MissingToolError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

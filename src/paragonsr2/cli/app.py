@@ -17,7 +17,7 @@ def app(
     max_upload: Annotated[float, typer.Option(help="Largest upload, in MB.")] = 200.0,
     max_megapixels: Annotated[float, typer.Option(help="Largest result, in megapixels.")] = 400.0,
     max_seconds: Annotated[float, typer.Option(help="Longest job, in seconds.")] = 3600.0,
-    max_waiting: Annotated[int, typer.Option(min=1, help="Most jobs that run or wait.")] = 32,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Most jobs that run or wait.")] = 16,
     max_disk: Annotated[
         float, typer.Option(help="Disk space for all uploads and results, in GB.")
     ] = 4.0,
@@ -36,6 +36,6 @@ def app(
         job_seconds=max_seconds,
         jobs=max_waiting,
         keep_seconds=keep_minutes * 60,
-        newest_first=True,
+        drop_oldest=True,
     )
     serve(host, port, limits)

@@ -30,8 +30,7 @@ class Limits:
         jobs: jobs that may be queued or running.
         job_seconds: duration of one run of a job, checked after every tile or frame.
         keep_seconds: time after its end at which a job and its result are removed.
-        newest_first: when the disk is full, the oldest results make room for new files; else new
-            files are refused.
+        drop_oldest: drop the oldest results when the disk is full; else new files are refused.
     """
 
     body_bytes: int = 100 * 10**6
@@ -50,4 +49,4 @@ class Limits:
     jobs: int = 16
     job_seconds: float = 6 * 3600.0
     keep_seconds: float = 24 * 3600.0
-    newest_first: bool = False
+    drop_oldest: bool = False

@@ -272,7 +272,7 @@ class JobRunner:
 
     def _make_room(self, job_id: str) -> None:
         """Let old results go for that of a job, if that is how room is made."""
-        if self._limits.newest_first:
+        if self._limits.drop_oldest:
             while self._spool.used > self._spool.most and self.forget_oldest(job_id):
                 pass
 

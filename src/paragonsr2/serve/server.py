@@ -108,9 +108,9 @@ def run(
         if not server.started:
             sys.exit(0)
 
-    print(f"ParagonSR2 at {address_of(listener)}  (Ctrl-C ends it)", flush=True)
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
+    print(f"ParagonSR2 at {address_of(listener)}  (Ctrl-C ends it)", flush=True)
     try:
         server.run(sockets=[listener])
     finally:

@@ -93,7 +93,7 @@ class Service:
         )
         models = Models(engine, limits, metrics.together)
         runner = JobRunner(store, spool, models, limits)
-        if limits.newest_first:
+        if limits.drop_oldest:
             spool.make_room = runner.forget_oldest
         self.parts = Parts(limits, models, queue, spool, store, runner, metrics)
         self._is_ready = False

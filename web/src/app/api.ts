@@ -62,6 +62,14 @@ export async function jobOf(id: string, signal: AbortSignal): Promise<Job> {
   return (await answer(await ask(`v1/jobs/${id}`, { signal }))).json();
 }
 
+/** Whether the server answers at all. */
+export async function isAlive(): Promise<boolean> {
+  return fetch("healthz").then(
+    (given) => given.ok,
+    () => false,
+  );
+}
+
 /** Forget a job and its files, even while the page is being closed. */
 export function forget(id: string): void {
   void fetch(`v1/jobs/${id}`, { method: "DELETE", keepalive: true }).catch(() => undefined);
@@ -134,7 +142,7 @@ async function answer(given: Response): Promise<Response> {
 }
 
 function unreachable(): Refusal {
-  return new Refusal("The server cannot be reached; is it still running?", 0, 2);
+  return new Refusal("The server cannot be reached; is it still running?", 0, 1);
 }
 
 function refusal(status: number, text: string, later: string | null): Refusal {

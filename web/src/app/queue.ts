@@ -1,12 +1,12 @@
-import { jobOf, Refusal, sentence, startJob } from "./api";
+import { isAlive, jobOf, Refusal, sentence, startJob } from "./api";
 import { wording, type Item } from "./item";
 
 /** Files that are sent or enlarged at the same time: one is sent while another is computed. */
 const TOGETHER = 2;
 /** Milliseconds between two questions about a job, at first and at most. */
 const [SOON, SELDOM] = [150, 1000];
-/** Tries to reach the server. */
-const TRIES = 5;
+/** Tries to reach the server; many if it lives, for one that is full hangs up on large files. */
+const [TRIES, MANY_TRIES] = [4, 300];
 
 /** What is asked for a file: the options of a job. */
 export type Wish = Readonly<Record<string, string>>;
@@ -88,7 +88,7 @@ async function again<T>(
       return await attempt();
     } catch (error) {
       if (!(error instanceof Refusal) || error.later === undefined) throw error;
-      if (error.status === 0 && tries >= TRIES) throw error;
+      if (error.status === 0 && tries >= TRIES && (tries >= MANY_TRIES || !(await isAlive()))) throw error;
       wait(error.message);
       await rest(error.later * 1000, signal);
     }
