@@ -2,6 +2,8 @@
 const JUMP = 0.25;
 /** Share by which it may run faster or slower. */
 const HURRY = 0.15;
+/** Seconds apart that two clips that stand may be: less than a frame. */
+const NEAR = 0.01;
 
 /** Plays a clip before and after together: the second leads, the first follows. */
 export class Pair {
@@ -22,6 +24,9 @@ export class Pair {
       this.meet();
     });
     this.on(after, "seeking", () => this.meet());
+    // A clip may go on a little after it was paused.
+    this.on(after, "timeupdate", () => this.settle());
+    this.on(before, "seeked", () => this.settle());
     this.on(before, "seeked", shown);
     this.on(after, "seeked", shown);
     this.meet();
@@ -38,6 +43,7 @@ export class Pair {
   private watch(): void {
     const next = () => {
       this.follow();
+      this.settle();
       this.shown();
       if (!this.ears.signal.aborted) this.watch();
     };
@@ -51,6 +57,11 @@ export class Pair {
     const late = this.after.currentTime - this.before.currentTime;
     if (Math.abs(late) > JUMP) this.meet();
     else this.before.playbackRate = 1 + Math.min(Math.max(late, -HURRY), HURRY);
+  }
+
+  private settle(): void {
+    const apart = Math.abs(this.after.currentTime - this.before.currentTime);
+    if (this.after.paused && !this.before.seeking && apart > NEAR) this.meet();
   }
 
   private meet(): void {
