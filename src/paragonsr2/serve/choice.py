@@ -8,15 +8,9 @@ from paragonsr2.errors import OptionError
 from paragonsr2.images.formats import WRITABLE
 from paragonsr2.variants import SCALES, VARIANTS
 from paragonsr2.weights.catalogue import entries
+from paragonsr2.weights.purposes import PURPOSES
 
 CLASSICAL = ("bicubic", "magic:1.0")
-
-#: What a network does that was trained for it. Of other kinds their name has to tell.
-_KINDS = {
-    "fidelity": "stays closest to the original",
-    "compressed": "removes block edges and ringing",
-    "perceptual": "adds sharp, plausible texture",
-}
 
 
 @dataclass(frozen=True)
@@ -66,4 +60,7 @@ def purpose(model: str) -> str:
     if model in CLASSICAL:
         return "classical resize, for comparison"
     variant, _, kind = model.partition(":")
-    return f"{VARIANTS[variant].purpose}; {_KINDS.get(kind or 'fidelity', kind)}"
+    if not kind:
+        return f"{VARIANTS[variant].purpose}; stays closest to the original"
+    wanted = (one.about for one in PURPOSES.values() if model in one.models)
+    return next(wanted, f"{VARIANTS[variant].purpose}; {kind}")
