@@ -38,8 +38,8 @@ unit: $(BIN)/ready
 docs: $(BIN)/ready
 	$(BIN)/python tools/site.py --strict
 
-# The page of paragonsr2 web, from web/ into src/paragonsr2/web/page. Needs Node.js with npm; its
-# result is committed, so that nothing else does.
+# The pages of paragonsr2 app and paragonsr2 web, from web/ into src/paragonsr2/{app,web}/page. Needs
+# Node.js with npm; its result is committed, so that nothing else does.
 web:
 	cd web && npm ci --ignore-scripts --no-audit --no-fund && npm run build
 

@@ -134,3 +134,69 @@ def make_running(tmp_path):
         return serving(tmp_path / "service", limits, **options)
 
     return make
+
+
+# Of Playwright there is one at a time in a process, and some tests start their own.
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium."""
+    from benchmark.gpu_stand_ins import MissingToolError
+    from benchmark.web_page import chromium
+
+    try:
+        with chromium() as found:
+            yield found
+    except MissingToolError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def page_service(tmp_path_factory):
+    """A service with the page."""
+    pytest.importorskip("prometheus_client", reason="the extra app is not installed")
+    pytest.importorskip("fastapi_offline", reason="the extra app is not installed")
+    from paragonsr2.app.routes import page_routes
+    from serving import LIMITS, serving
+
+    limits = replace(LIMITS, body_bytes=300_000, drop_oldest=True)
+    pages = page_routes(limits, local=True)
+    with serving(tmp_path_factory.mktemp("service"), limits, pages=pages) as found:
+        yield found
+
+
+@pytest.fixture
+def visit(browser, page_service):
+    """Opens the page for another visitor."""
+    from visiting import DESK, PATIENCE, open_page
+
+    contexts = []
+
+    def visit(**options):
+        contexts.append(browser.new_context(**({"viewport": DESK} | options)))
+        contexts[-1].set_default_timeout(PATIENCE)
+        return open_page(contexts[-1], page_service)
+
+    yield visit
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def desk(browser):
+    """A visitor's browser, for the page at a desk."""
+    from visiting import DESK, PATIENCE
+
+    context = browser.new_context(viewport=DESK, accept_downloads=True)
+    context.set_default_timeout(PATIENCE)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def at_desk(desk, page_service):
+    """The page in a tab."""
+    from visiting import open_page
+
+    page = open_page(desk, page_service)
+    yield page
+    page.close()

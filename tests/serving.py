@@ -116,6 +116,14 @@ class Gate:
         self._opened.set()
 
 
+def ended(get, job):
+    """Ask until the job has ended."""
+    while True:
+        about = get(f"/v1/jobs/{job}").json()
+        if about["state"] not in ("queued", "running"):
+            return about
+
+
 def picture(kind="PNG", height=24, width=32, seed=0):
     buffer = io.BytesIO()
     Image.fromarray(photo_like(height, width, seed=seed)).save(buffer, kind)

@@ -14,9 +14,9 @@ import pyvips
 
 from conftest import ROOT, photo_like
 from fuzz.bombs import make_bombs
-from paragonsr2.app.preview import make_preview
 from paragonsr2.errors import ImageError
 from paragonsr2.images.reading import ImageReader, read_picture
+from paragonsr2.serve.preview import make_preview
 
 # A process inherits the peak of the one that started it: not of pytest, which may be large.
 REFUSE = """

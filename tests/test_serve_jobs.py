@@ -18,7 +18,7 @@ from paragonsr2.upscale.upscaler import Upscaler
 
 pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
 pytest.importorskip("fastapi_offline", reason="the extra serve is not installed")
-from serving import Gate, picture, serving, start_service
+from serving import Gate, ended, picture, serving, start_service
 
 LIMITS = Limits(body_bytes=10**6, result_pixels=2_000_000)
 
@@ -45,14 +45,6 @@ def begin(running, clip, query=""):
     return answer.json()["id"]
 
 
-def ended(get, job):
-    """Ask until the job has ended."""
-    while True:
-        about = get(f"/v1/jobs/{job}").json()
-        if about["state"] not in ("queued", "running"):
-            return about
-
-
 def test_a_job_gives_what_the_command_makes_of_the_clip(tmp_path, clip, expected):
     with serving(tmp_path, LIMITS) as running:
         job = begin(running, clip)
@@ -66,7 +58,7 @@ def test_a_job_gives_what_the_command_makes_of_the_clip(tmp_path, clip, expected
         form = running.post(
             "/v1/jobs",
             None,
-            files={"clip": ("../../a clip.mp4.mkv", clip.read_bytes())},
+            files={"file": ("../../a clip.mp4.mkv", clip.read_bytes())},
             data={"model": "bicubic", "codec": "hevc"},
         )
         other = ended(running.get, form.json()["id"])
@@ -151,7 +143,7 @@ def test_a_stopped_service_puts_its_jobs_off(tmp_path, clip, expected, monkeypat
         jobs = [begin(running, clip) for _ in range(2)]
         gate.wait_for(1)
         running.parts.runner._closing.set()  # the service stops while the first job runs
-        running.parts.runner._running[1].set()
+        running.parts.runner._running.stop.set()
         gate.open()
     (tmp_path / "files" / "left by a request").mkdir()
     with serving(tmp_path, LIMITS) as running:

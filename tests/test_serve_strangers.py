@@ -38,7 +38,14 @@ def test_a_connection_without_a_request_is_closed(make_running, sent):
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/upscale", "/v1/jobs?name=a.mp4", "/v2/models/paragonsr2_realtime_x2/infer"]
+    "path",
+    [
+        "/v1/upscale",
+        "/v1/jobs?name=a.mp4",
+        "/v1/jobs",
+        "/v1/preview",
+        "/v2/models/paragonsr2_realtime_x2/infer",
+    ],
 )
 def test_an_upload_that_stalls_is_ended(make_running, path):
     with make_running(replace(LIMITS, patience=0.2)) as running, running.connect() as client:

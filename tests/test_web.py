@@ -12,8 +12,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from benchmark.gpu_stand_ins import MissingToolError
-from benchmark.web_page import choose, chromium, open_page, served
+from benchmark.web_page import choose, open_page, served
 from clips import make_clip, regular
 from conftest import ROOT, photo_like
 from paragonsr2.cli.main import main
@@ -24,10 +23,10 @@ SOURCES = ROOT / "web"
 PATIENCE = 120_000  # milliseconds; other tests run beside these
 
 
-def test_the_page_is_built_from_its_sources():
+def test_the_pages_are_built_from_their_sources():
     files = [
         path
-        for folder in ("src", "static")
+        for folder in ("app", "src", "static")
         for path in (SOURCES / folder).rglob("*")
         if path.is_file()
     ]
@@ -37,7 +36,7 @@ def test_the_page_is_built_from_its_sources():
     for name in sorted(names):
         digest.update(f"{name}\0".encode() + names[name].read_bytes())
     built = json.loads((SOURCES / "built.json").read_text())
-    assert built["sources"] == digest.hexdigest(), "the page is older than web/; run make web"
+    assert built["sources"] == digest.hexdigest(), "the pages are older than web/; run make web"
 
 
 def test_the_lock_file_names_no_registry():
@@ -91,15 +90,6 @@ def test_the_page_names_no_other_host():
 
 
 # --- in a browser -----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    try:
-        with chromium() as found:
-            yield found
-    except MissingToolError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -73,8 +73,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     tops = {name.split("/")[0] for name in names}
     assert len(tops) == 2
     assert "paragonsr2" in tops
-    assert {"paragonsr2/app/examples/houses.png", "paragonsr2/app/assets/page.css"} <= set(names)
+    assert "paragonsr2/app/examples/houses.png" in names
     page = {f"paragonsr2/web/page/{name}" for name in ("index.html", "main.js", "runtime.bin")}
+    page |= {f"paragonsr2/app/page/{name}" for name in ("index.html", "app.js", "base.css")}
     assert page <= set(names)
     for suffix in (".onnx", ".safetensors"):
         there = {path.name for path in (ROOT / "src").rglob(f"*{suffix}")}
@@ -113,7 +114,7 @@ def test_peers_need_the_repository(installed, tmp_path):
 
 
 def test_the_page(installed, tmp_path):
-    pytest.importorskip("gradio", reason="gradio is not installed")
+    pytest.importorskip("fastapi_offline", reason="the extra app is not installed")
     server = subprocess.Popen(
         [installed.with_name("paragonsr2"), "app", "--port", "0"],
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True,

@@ -1,11 +1,18 @@
-/** Shows one picture over another, with a line between them that can be moved. */
+/**
+ * Shows one picture over another, with a line between them that can be moved.
+ *
+ * With `point`, only the line moves the line; elsewhere a press points at a place, 0..1 each way.
+ */
 export class Compare {
   private readonly stage: HTMLElement;
   private readonly split: HTMLInputElement;
   private before: HTMLElement | undefined;
   private after: HTMLElement | undefined;
 
-  constructor(private readonly frame: HTMLElement) {
+  constructor(
+    private readonly frame: HTMLElement,
+    private readonly point?: (x: number, y: number) => void,
+  ) {
     this.stage = part(frame, ".stage");
     this.split = part(frame, ".split");
     this.split.addEventListener("input", () => this.move(Number(this.split.value)));
@@ -13,12 +20,18 @@ export class Compare {
     this.move(50);
   }
 
-  /** Show two elements of equal shape; they take the place of those before. */
-  put(before: HTMLElement, after: HTMLElement, width: number, height: number): void {
+  /** Show two elements of equal shape, or one alone; they take the place of those before. */
+  put(
+    before: HTMLElement | undefined,
+    after: HTMLElement | undefined,
+    width: number,
+    height: number,
+  ): void {
     this.clear();
-    before.classList.add("before");
-    after.classList.add("after");
-    this.stage.prepend(before, after);
+    before?.classList.add("before");
+    after?.classList.add("after");
+    for (const one of [after, before]) if (one) this.stage.prepend(one);
+    this.frame.classList.toggle("alone", !before || !after);
     [this.before, this.after] = [before, after];
     this.stage.style.setProperty("--width", String(width));
     this.stage.style.setProperty("--height", String(height));
@@ -49,14 +62,17 @@ export class Compare {
 
   private drag(start: PointerEvent): void {
     if (start.button !== 0) return;
+    if (this.frame.classList.contains("alone")) return;
     // What is larger than the window is moved by hand; there, only the line moves the line.
     const onLine = (start.target as Element).closest(".line") !== null;
     if (this.actual && !onLine) return;
     start.preventDefault();
     const follow = (event: PointerEvent) => {
-      const { left, width } = this.stage.getBoundingClientRect();
-      const percent = Math.round(((event.clientX - left) / width) * 1000) / 10;
-      this.move(Math.min(Math.max(percent, 0), 100));
+      const { left, top, width, height } = this.stage.getBoundingClientRect();
+      const x = Math.min(Math.max((event.clientX - left) / width, 0), 1);
+      const y = Math.min(Math.max((event.clientY - top) / height, 0), 1);
+      if (this.point && !onLine) this.point(x, y);
+      else this.move(Math.round(x * 1000) / 10);
     };
     const end = () => {
       this.stage.removeEventListener("pointermove", follow);
@@ -68,7 +84,7 @@ export class Compare {
     this.stage.addEventListener("pointerup", end);
     this.stage.addEventListener("pointercancel", end);
     follow(start);
-    this.split.focus({ preventScroll: true });
+    if (!this.point || onLine) this.split.focus({ preventScroll: true });
   }
 }
 

@@ -1,7 +1,10 @@
 import { Compare, part } from "./compare";
+import { controlClips } from "./controls";
 import type { Engine } from "./engine";
+import { takeFiles } from "./intake";
 import { loadModels } from "./models";
 import { enlargePicture, openPicture, refusal } from "./picture";
+import { offerTheme } from "./theme";
 import { Player } from "./video";
 import { WasmEngine } from "./wasm";
 import { WebGpuEngine } from "./webgpu";
@@ -19,9 +22,6 @@ const status = part<HTMLElement>(document, "#status");
 const bar = part<HTMLProgressElement>(document, "#progress");
 const download = part<HTMLButtonElement>(document, "#download");
 const zoom = part<HTMLButtonElement>(document, "#zoom");
-const play = part<HTMLButtonElement>(document, "#play");
-const mute = part<HTMLButtonElement>(document, "#mute");
-const seek = part<HTMLInputElement>(document, "#seek");
 const compare = new Compare(part(document, "#compare"));
 
 const models = loadModels();
@@ -192,30 +192,9 @@ function save(): void {
   }, "image/png");
 }
 
-function takeFirst(files: FileList | undefined | null): void {
-  const file = files?.[0];
-  if (file) void open(file);
-}
-
 function listen(): void {
-  chooser.addEventListener("change", () => {
-    takeFirst(chooser.files);
-    chooser.value = "";
-  });
-  for (const button of document.querySelectorAll(".choose"))
-    button.addEventListener("click", () => chooser.click());
-  document.addEventListener("paste", (event) => takeFirst(event.clipboardData?.files));
-  document.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    document.body.classList.add("over");
-  });
-  document.addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) document.body.classList.remove("over");
-  });
-  document.addEventListener("drop", (event) => {
-    event.preventDefault();
-    document.body.classList.remove("over");
-    takeFirst(event.dataTransfer?.files);
+  takeFiles(chooser, ([first]) => {
+    if (first) void open(first);
   });
   for (const option of document.querySelectorAll("input[name=scale], input[name=place]"))
     option.addEventListener("change", () => void start());
@@ -224,58 +203,6 @@ function listen(): void {
     compare.actual = !compare.actual;
     zoom.setAttribute("aria-pressed", String(compare.actual));
   });
-  part(document, "#theme").addEventListener("click", () => {
-    const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-    const now = document.documentElement.dataset["theme"] ?? (dark ? "dark" : "light");
-    setTheme(now === "dark" ? "light" : "dark");
-  });
-}
-
-/** The buttons under a clip. */
-function listenToClips(): void {
-  const video = () => (given?.kind === "clip" ? given.video : undefined);
-  play.addEventListener("click", () => {
-    const one = video();
-    if (one?.paused) void one.play();
-    else one?.pause();
-  });
-  mute.addEventListener("click", () => {
-    const one = video();
-    if (one) one.muted = !one.muted;
-    mute.setAttribute("aria-pressed", String(one?.muted ?? false));
-  });
-  seek.addEventListener("input", () => {
-    const one = video();
-    if (one?.duration) one.currentTime = (Number(seek.value) / 1000) * one.duration;
-  });
-  const follow = () => {
-    const one = video();
-    if (one) {
-      play.textContent = one.paused ? "Play" : "Pause";
-      if (document.activeElement !== seek || !one.paused)
-        seek.value = String((one.currentTime / (one.duration || 1)) * 1000);
-    }
-    setTimeout(follow, 200);
-  };
-  follow();
-}
-
-function setTheme(theme: string): void {
-  document.documentElement.dataset["theme"] = theme;
-  try {
-    localStorage.setItem("theme", theme);
-  } catch {
-    // The browser keeps nothing; the choice lasts as long as the page.
-  }
-}
-
-function recallTheme(): void {
-  try {
-    const kept = localStorage.getItem("theme");
-    if (kept) document.documentElement.dataset["theme"] = kept;
-  } catch {
-    // As above.
-  }
 }
 
 /** Offer the graphics card where there is one, and choose it unless the processor plays its part. */
@@ -298,8 +225,8 @@ async function install(): Promise<void> {
   else document.body.dataset["offline"] = "ready";
 }
 
-recallTheme();
+offerTheme(part(document, "#theme"));
 listen();
-listenToClips();
+controlClips(part(document, ".clip"), () => (given?.kind === "clip" ? given.video : undefined));
 void offerPlaces();
 void install().catch((error: unknown) => console.warn(error));

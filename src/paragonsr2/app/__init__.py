@@ -1,1 +1,1 @@
-"""The web page: drop an image or a clip, compare before and after, download the result."""
+"""The web page: drop pictures and clips, compare before and after, download the results."""

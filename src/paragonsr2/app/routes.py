@@ -1,80 +1,107 @@
-"""Files in and out of the page, beside gradio: raw bodies in, exact bytes out."""
+"""The routes of the page: its files, what it offers, and the page that works without a server."""
 
 from __future__ import annotations
 
 import mimetypes
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-import anyio
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import (
-    FileResponse,
-    JSONResponse,
-    PlainTextResponse,
-    RedirectResponse,
-    Response,
-)
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from paragonsr2.app.page_files import PageFiles, harmless_name
-from paragonsr2.app.workshop import suffix_of
-from paragonsr2.errors import InputError, OutputError
+from paragonsr2.clips.codecs import CODECS, DEFAULT_QUALITY
+from paragonsr2.clips.container import VIDEO_SUFFIXES
+from paragonsr2.errors import RefusedError, WeightsError
+from paragonsr2.images.formats import FORMATS, READABLE, WRITABLE
+from paragonsr2.images.names import DEFAULT_QUALITY as PICTURE_QUALITY
+from paragonsr2.serve.limits import Limits
 from paragonsr2.web.site import page_files
 
-_ASSETS = Path(__file__).parent / "assets"
+#: Built from ``web/`` of the repository by ``make web``.
+PAGE = Path(__file__).parent / "page"
+
+#: Kinds of file that a machine's own table may call otherwise, and browsers then refuse.
+_KINDS = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css"}
+
+#: The page loads nothing from, and sends nothing to, any other host.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "media-src 'self' blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
+    "form-action 'none'"
+)
+
+#: The page without a server computes itself, in WebAssembly.
+_WEB_POLICY = (
+    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob:; "
+    "media-src 'self' blob:; object-src 'none'; frame-ancestors 'none'; base-uri 'none'; "
+    "form-action 'none'"
+)
+
+
+def page_routes(limits: Limits, *, local: bool) -> list[BaseRoute]:
+    """The routes of the page.
+
+    Args:
+        limits: of the service behind it.
+        local: only this machine can reach the page; the page then says so.
+    """
+
+    async def about(_: Request) -> Response:
+        return JSONResponse(_about(limits, local=local))
+
+    return [
+        Route("/", _index),
+        Route("/page/about.json", about),
+        Route("/page/{name}", _asset),
+        Route("/web", _to_static_page),
+        Route("/web/{name:path}", _static_page),
+    ]
 
 
 def examples() -> dict[str, Path]:
     """Example images by name, from the installed package or from the repository."""
-    folders = (_ASSETS.parent / "examples", Path(__file__).parents[3] / "examples")
+    folders = (PAGE.parent / "examples", Path(__file__).parents[3] / "examples")
     folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None:
         return {}
     return {p.name: p for p in sorted(folder.iterdir()) if p.suffix in (".png", ".jpg", ".webp")}
 
 
-def routes(files: PageFiles) -> list[BaseRoute]:
-    """Routes of uploads, previews and results (``/files``), and of what never changes.
+@cache
+def _assets() -> dict[str, Path]:
+    built = {path.name: path for path in PAGE.iterdir()} if PAGE.is_dir() else {}
+    if "index.html" not in built:
+        raise WeightsError("the package lacks the page; reinstall, or build it: make web")
+    return built | examples()
 
-    That is the page's assets (``/page``), and the page that works without this server (``/web``).
-    """
-    pictures = examples()
 
-    async def upload(request: Request) -> Response:
-        name = harmless_name(request.query_params.get("name", ""))
-        size = int(request.headers.get("content-length", files.limits.upload_bytes))
-        try:
-            with files.write(name, suffix_of(name), size) as item:
-                async with await anyio.open_file(item.path, "xb") as file:
-                    async for chunk in request.stream():
-                        await file.write(chunk)
-        except (InputError, OutputError) as error:
-            return JSONResponse({"message": str(error)}, status_code=422)
-        except ClientDisconnect:
-            return Response(status_code=400)
-        return JSONResponse({"token": item.token, "name": item.name})
+def _about(limits: Limits, *, local: bool) -> dict[str, Any]:
+    return {
+        "local": local,
+        "upload_bytes": limits.body_bytes,
+        "accept": sorted(READABLE | VIDEO_SUFFIXES),
+        "clips": sorted(VIDEO_SUFFIXES),
+        "reads": [form.title for form in FORMATS.values()],
+        "formats": {name: form.title for name, form in WRITABLE.items()},
+        "codecs": [name for name, row in CODECS.items() if not row.hardware],
+        "picture_quality": PICTURE_QUALITY,
+        "clip_quality": DEFAULT_QUALITY,
+        "examples": list(examples()),
+    }
 
-    async def shown(request: Request) -> Response:
-        return _give(files, request, inline=True)
 
-    async def result(request: Request) -> Response:
-        return _give(files, request, inline=False)
+def _index(_: Request) -> Response:
+    return _give(_assets()["index.html"].read_bytes(), "index.html", _POLICY)
 
-    async def asset(request: Request) -> Response:
-        name = request.path_params["name"]
-        known = {path.name: path for path in _ASSETS.iterdir()} | pictures
-        if name not in known:
-            return Response(status_code=404)
-        return FileResponse(known[name], headers={"Cache-Control": "no-cache"})
 
-    return [
-        Route("/files", upload, methods=["POST"]),
-        Route("/files/{token}/shown", shown),
-        Route("/files/{token}/result", result),
-        Route("/page/{name}", asset),
-        Route("/web", _to_static_page),
-        Route("/web/{name:path}", _static_page),
-    ]
+def _asset(request: Request) -> Response:
+    name = request.path_params["name"]
+    path = _assets().get(name)
+    if path is None:
+        raise RefusedError(404, "not found")
+    return _give(path.read_bytes(), name, _POLICY)
 
 
 async def _to_static_page(_: Request) -> Response:
@@ -86,19 +113,11 @@ def _static_page(request: Request) -> Response:
     name = request.path_params["name"] or "index.html"
     content = page_files().get(name)
     if content is None:
-        return Response(status_code=404)
-    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
+        raise RefusedError(404, "not found")
+    return _give(content, name, _WEB_POLICY)
 
 
-def _give(files: PageFiles, request: Request, *, inline: bool) -> Response:
-    try:
-        item = files.get(request.path_params["token"])
-    except InputError as error:
-        return PlainTextResponse(str(error), status_code=404)
-    path = item.shown if inline else item.path
-    if not path.is_file():
-        return Response(status_code=404)
-    # A browser must not render a visitor's file; results are always downloads.
-    name = None if inline else item.name
-    return FileResponse(path, filename=name, headers={"Cache-Control": "private, no-store"})
+def _give(content: bytes, name: str, policy: str) -> Response:
+    kind = _KINDS.get(Path(name).suffix) or mimetypes.guess_type(name)[0]
+    headers = {"Cache-Control": "no-cache", "Content-Security-Policy": policy}
+    return Response(content, media_type=kind or "application/octet-stream", headers=headers)

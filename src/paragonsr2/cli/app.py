@@ -16,26 +16,26 @@ def app(
     ] = 7860,
     max_upload: Annotated[float, typer.Option(help="Largest upload, in MB.")] = 200.0,
     max_megapixels: Annotated[float, typer.Option(help="Largest result, in megapixels.")] = 400.0,
-    max_seconds: Annotated[float, typer.Option(help="Longest job, in seconds.")] = 600.0,
-    max_waiting: Annotated[int, typer.Option(min=1, help="Longest queue, in jobs.")] = 16,
+    max_seconds: Annotated[float, typer.Option(help="Longest job, in seconds.")] = 3600.0,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Most jobs that run or wait.")] = 16,
     max_disk: Annotated[
         float, typer.Option(help="Disk space for all uploads and results, in GB.")
     ] = 4.0,
     keep_minutes: Annotated[
-        float,
-        typer.Option(help="Remove a file that has been idle for this long, in minutes."),
-    ] = 30.0,
+        float, typer.Option(help="Remove a result after this time, in minutes.")
+    ] = 120.0,
 ) -> None:
-    """Serve a web page: drop an image or a clip, compare before and after, download."""
-    from paragonsr2.app.limits import Limits
+    """Serve a web page: drop pictures and clips, compare before and after, download."""
     from paragonsr2.app.server import serve
+    from paragonsr2.serve.limits import Limits
 
     limits = Limits(
-        upload_bytes=int(max_upload * 1e6),
+        body_bytes=int(max_upload * 1e6),
         disk_bytes=int(max_disk * 1e9),
         result_pixels=int(max_megapixels * 1e6),
         job_seconds=max_seconds,
-        waiting=max_waiting,
+        jobs=max_waiting,
         keep_seconds=keep_minutes * 60,
+        drop_oldest=True,
     )
     serve(host, port, limits)

@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import av
 from av.audio.stream import AudioStream
@@ -42,6 +43,9 @@ class ContainerRow:
 
 _MP4 = ContainerRow("mp4", ("h264", "hevc", "av1"))
 _MKV = ContainerRow("matroska", SOFTWARE, attachments=True, aspect=False)
+
+#: The containers to choose from by name; each is a suffix in :data:`CONTAINERS`, without its dot.
+ContainerName = Literal["mp4", "mov", "mkv", "webm"]
 
 #: The containers that can be written, by file suffix.
 CONTAINERS: Mapping[str, ContainerRow] = {

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from paragonsr2.errors import OptionError
 from paragonsr2.images.formats import WRITABLE
-from paragonsr2.variants import SCALES
+from paragonsr2.variants import SCALES, VARIANTS
 from paragonsr2.weights.catalogue import entries
+from paragonsr2.weights.purposes import PURPOSES
 
 CLASSICAL = ("bicubic", "magic:1.0")
 
@@ -52,3 +53,14 @@ def offered() -> dict[str, tuple[int, ...]]:
     for entry in entries():
         models[entry.model] = (*models.get(entry.model, ()), entry.scale)
     return models | dict.fromkeys(CLASSICAL, tuple(SCALES))
+
+
+def purpose(model: str) -> str:
+    """What a model of :func:`offered` is for, in a few words."""
+    if model in CLASSICAL:
+        return "classical resize, for comparison"
+    variant, _, kind = model.partition(":")
+    if not kind:
+        return f"{VARIANTS[variant].purpose}; stays closest to the original"
+    wanted = (one.about for one in PURPOSES.values() if model in one.models)
+    return next(wanted, f"{VARIANTS[variant].purpose}; {kind}")

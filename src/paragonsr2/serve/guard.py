@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 import time
@@ -24,12 +25,8 @@ _OPEN = frozenset(
 )
 _OPEN_FOLDER = "/docs/"
 
-#: No answer is a page that runs anything, but the description of the service.
+#: No answer is a page that runs anything, but those that bring a policy of their own.
 _POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
-_DOCS_POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'"
-)
 
 _LOGGED_PATH = 200
 
@@ -77,6 +74,12 @@ class Guard:
             if not sender.gave_up:
                 raise
             answer.status = 499  # uvicorn closes the connection of an incomplete answer
+        except asyncio.CancelledError:
+            # Only a server that stops, and has waited long enough, cancels a request.
+            if not answer.begun_to_send:
+                stopping = {"error": "the service is stopping; try again later"}
+                response = JSONResponse(stopping, 503, {"Connection": "close"})
+                await response(scope, body, answer)
         finally:
             self._open -= 1
             self._count(scope, answer, body)
@@ -155,22 +158,25 @@ class _Answer:
         status: of the answer; 499 while there is none.
         sent: bytes of the body.
         begun: time of the request, in seconds of the monotonic clock.
+        begun_to_send: the client has been sent the status.
     """
 
     def __init__(self, scope: Scope, send: Send) -> None:
-        self._send, self._docs = send, scope["path"] == "/docs"
+        self._send = send
         given = Headers(scope=scope).get("x-request-id", "")
         plain = given.replace("-", "").isalnum() and given.isascii() and len(given) <= 64
         self.id = given if plain else secrets.token_hex(8)
         self.status, self.sent, self.begun = 499, 0, time.monotonic()
+        self.begun_to_send = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status, self.begun_to_send = message["status"], True
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.id
             headers["X-Content-Type-Options"] = "nosniff"
-            headers["Content-Security-Policy"] = _DOCS_POLICY if self._docs else _POLICY
+            headers["Referrer-Policy"] = "no-referrer"
+            headers.setdefault("Content-Security-Policy", _POLICY)
             headers.setdefault("Cache-Control", "no-store")
         self.sent += len(message.get("body", b""))
         await self._send(message)

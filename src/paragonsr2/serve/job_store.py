@@ -21,20 +21,25 @@ _MOST_RUNS = 3
 
 @dataclass(frozen=True)
 class Job:
-    """One clip to enlarge.
+    """One picture or clip to enlarge.
 
     Attributes:
         id: names the job and its folder; only who started the job knows it.
-        name: of the clip, as the client called it; its suffix is that of the file.
+        name: of the source, as the client called it; its suffix is that of the file.
         model, scale: as in :class:`~paragonsr2.serve.choice.Choice`.
-        codec: of the result; empty keeps the clip's own.
-        quality: of lossy video, 1..100; None for the default.
+        codec: of a resulting clip; empty keeps the clip's own.
+        quality: of lossy pictures and clips, 1..100; None for the default.
         created: seconds since the epoch.
         state: where it is.
         ended: seconds since the epoch; None while it is queued or running.
         runs: how often it was begun, without the runs that a stopping service put off.
-        frames: of the result; 0 until it is done.
+        frames: of a clip that is a result; 0 until it is done.
         message: why it failed, or what the result has lost.
+        format: of the result, as in :class:`~paragonsr2.serve.job_routes.JobForm`.
+        width, height: of the result in pixels; 0 until it is done.
+        pages: of a picture that is a result.
+        seconds: from opening the source to the finished result, in the run that finished it.
+        backend: the engine that computed it.
     """
 
     id: str
@@ -49,9 +54,15 @@ class Job:
     runs: int = 0
     frames: int = 0
     message: str = ""
+    format: str = "keep"
+    width: int = 0
+    height: int = 0
+    pages: int = 1
+    seconds: float = 0.0
+    backend: str = ""
 
 
-_COLUMNS = tuple(field.name for field in fields(Job))
+_COLUMNS = {field.name: field.default for field in fields(Job)}
 
 
 class JobStore:
@@ -79,6 +90,7 @@ class JobStore:
                 f"CREATE TABLE IF NOT EXISTS jobs ({', '.join(_COLUMNS)}, PRIMARY KEY (id))"
             )
             self._connection.execute("BEGIN EXCLUSIVE")
+            self._add_columns()
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise UsageError(
@@ -139,16 +151,21 @@ class JobStore:
         )
 
     def finish(
-        self, job_id: str, state: Literal["done", "failed"], message: str, frames: int = 0
+        self, job_id: str, state: Literal["done", "failed"], message: str, **facts: object
     ) -> None:
-        """End a running job; a cancelled one stays so."""
+        """End a running job; a cancelled one stays so.
+
+        Args:
+            job_id: the job.
+            state: its end.
+            message: why it failed, or what the result has lost.
+            facts: fields of :class:`Job` that tell about the result.
+        """
+        values = {"state": state, "ended": self._clock(), "message": message, **facts}
+        changes = ", ".join(f"{name} = ?" for name in values)
         self._change(
-            "UPDATE jobs SET state = ?, ended = ?, message = ?, frames = ? "
-            "WHERE id = ? AND state = 'running'",
-            state,
-            self._clock(),
-            message,
-            frames,
+            f"UPDATE jobs SET {changes} WHERE id = ? AND state = 'running'",
+            *values.values(),
             job_id,
         )
 
@@ -168,6 +185,19 @@ class JobStore:
     def expired(self, keep_seconds: float) -> list[Job]:
         """The jobs that ended longer ago than ``keep_seconds``."""
         return self._jobs("WHERE ended < ?", self._clock() - keep_seconds)
+
+    def oldest_result(self, but: str) -> Job | None:
+        """The job that is done for the longest time, ``but`` one; None if there is none."""
+        found = self._jobs("WHERE state = 'done' AND id != ? ORDER BY ended, rowid LIMIT 1", but)
+        return found[0] if found else None
+
+    def _add_columns(self) -> None:
+        """Add what the table of an earlier version lacks."""
+        there = {row[1] for row in self._connection.execute("PRAGMA table_info(jobs)")}
+        for name, default in _COLUMNS.items():
+            if name not in there:
+                text = f"'{default}'" if isinstance(default, str) else default
+                self._connection.execute(f"ALTER TABLE jobs ADD COLUMN {name} DEFAULT {text}")
 
     def _jobs(self, where: str, *values: object) -> list[Job]:
         with self._lock, closing(self._connection.cursor()) as cursor:

@@ -28,8 +28,9 @@ class Limits:
             ``least_rate`` holds.
         least_rate: bytes per second at which a client must send, and take its answer.
         jobs: jobs that may be queued or running.
-        job_seconds: duration of one run of a job, checked after every frame.
+        job_seconds: duration of one run of a job, checked after every tile or frame.
         keep_seconds: time after its end at which a job and its result are removed.
+        drop_oldest: drop the oldest results when the disk is full; else new files are refused.
     """
 
     body_bytes: int = 100 * 10**6
@@ -48,3 +49,4 @@ class Limits:
     jobs: int = 16
     job_seconds: float = 6 * 3600.0
     keep_seconds: float = 24 * 3600.0
+    drop_oldest: bool = False

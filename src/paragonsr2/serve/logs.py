@@ -32,15 +32,19 @@ def log(event: str, **fields: Any) -> None:
     LOGGER.info(event, extra={"fields": fields})
 
 
-def logging_config() -> dict[str, Any]:
-    """The logging of the whole process, as ``logging.config.dictConfig`` takes it."""
+def logging_config(level: str) -> dict[str, Any]:
+    """The logging of the whole process, as ``logging.config.dictConfig`` takes it.
+
+    Args:
+        level: least level of the service's own log; ``INFO`` logs each request.
+    """
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": JsonFormatter}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
         "loggers": {
-            LOGGER.name: {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+            LOGGER.name: {"handlers": ["stderr"], "level": level, "propagate": False},
             # The guard logs each request; uvicorn reports what a client did to a connection.
             "uvicorn": {"handlers": ["stderr"], "level": "ERROR", "propagate": False},
             # It warns about every malformed form, and the answer says so already.

@@ -16,20 +16,21 @@ from paragonsr2.images.formats import (
     FORMATS,
     SIGNATURE_BYTES,
     WRITABLE,
+    ImageFormat,
     format_of,
-    kept_suffix,
     recognise,
 )
 from paragonsr2.images.names import DEFAULT_QUALITY, ImageFormatName
 from paragonsr2.serve.answers import FileAnswer, receive_file
-from paragonsr2.serve.choice import Choice, offered
+from paragonsr2.serve.choice import Choice, offered, purpose
 from paragonsr2.serve.guard import note_done
+from paragonsr2.serve.names import result_suffix
 from paragonsr2.serve.parts import Parts
 from paragonsr2.serve.queueing import Stop
 from paragonsr2.serve.telling import told
 from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.task import Outcome, Task, TaskProgress
-from paragonsr2.weights.catalogue import entries
+from paragonsr2.weights.catalogue import Entry, entries
 
 Form = TypeVar("Form", bound=BaseModel)
 
@@ -125,7 +126,7 @@ class PictureRoutes:
         about = {(entry.model, entry.scale): entry for entry in entries()}
         return {
             "models": [
-                {"model": model, "scale": scale, **_facts(about.get((model, scale)))}
+                {"model": model, "scale": scale, **_facts(model, about.get((model, scale)))}
                 for model, scales in offered().items()
                 for scale in scales
             ]
@@ -194,25 +195,30 @@ def media_type(suffix: str) -> str:
     return "image/jpeg" if name == "jpg" else f"image/{name}"
 
 
+def kind_of(path: Path) -> ImageFormat | None:
+    """The format of a picture, by its first bytes; None if it is not a picture."""
+    with path.open("rb") as file:
+        return recognise(file.read(SIGNATURE_BYTES))
+
+
 def _task(body: Path, choice: Choice) -> Task:
     """Give the file the suffix of its kind, and name the result."""
-    with body.open("rb") as file:
-        form = recognise(file.read(SIGNATURE_BYTES))
+    form = kind_of(body)
     if form is None:
         known = ", ".join(form.title for form in FORMATS.values())
         raise RefusedError(415, f"the body is not a picture in a known format ({known})")
     source = body.rename(body.with_name(f"source{form.suffixes[0]}"))
-    kept = choice.image_format == "keep"
-    suffix = kept_suffix(source) if kept else WRITABLE[choice.image_format].suffixes[0]
-    return Task(source, source.with_name(f"result{suffix}"))
+    return Task(source, source.with_name(f"result{result_suffix(source, choice.image_format)}"))
 
 
-def _facts(entry: Any) -> dict[str, Any]:
+def _facts(model: str, entry: Entry | None) -> dict[str, Any]:
     if entry is None:
-        return {"kind": "classical"}
+        return {"kind": "classical", "purpose": purpose(model)}
     return {
         "kind": entry.kind,
+        "purpose": purpose(model),
         "licence": entry.licence,
         "parameters": entry.parameters,
+        "kmacs_per_pixel": entry.kmacs_per_pixel,
         "sha256": entry.file("onnx").sha256,
     }

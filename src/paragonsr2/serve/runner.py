@@ -1,21 +1,24 @@
-"""The runner of jobs: one clip at a time, in a thread, resumable at every moment."""
+"""The runner of jobs: one picture or clip at a time, in a thread, clips resumable at any moment."""
 
 from __future__ import annotations
 
 import shutil
 import sqlite3
 import threading
+import time
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from paragonsr2.clips.plan import target_suffix
+from paragonsr2.clips.container import VIDEO_SUFFIXES
 from paragonsr2.errors import RefusedError, StoppedError
 from paragonsr2.serve.job_store import Job, JobStore
 from paragonsr2.serve.limits import Limits
 from paragonsr2.serve.logs import LOGGER, log
 from paragonsr2.serve.models import Models
+from paragonsr2.serve.names import result_suffix
 from paragonsr2.serve.queueing import Stop
 from paragonsr2.serve.spool import Spool, SpoolFolder
-from paragonsr2.serve.telling import without_paths
+from paragonsr2.serve.telling import told
 from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.task import Outcome, Task, TaskProgress
 from paragonsr2.upscale.video import VideoOptions
@@ -30,11 +33,46 @@ _LATER = 60
 _AGAIN = 10.0
 
 
+@dataclass
+class _Run:
+    """A job that is running, until its end is in the store.
+
+    Attributes:
+        job_id: of the job.
+        stop: ends it.
+        begun: when, in monotonic seconds.
+        share: how much of it is computed, 0..1.
+        resumed: how much of it an earlier run had computed.
+        told: when ``share`` was last told.
+        backend: the engine that computes it.
+    """
+
+    job_id: str
+    stop: Stop
+    begun: float = field(default_factory=time.monotonic)
+    share: float = 0.0
+    resumed: float = 0.0
+    told: float = 0.0
+    backend: str = ""
+
+    def advance(self, state: TaskProgress) -> None:
+        self.share, self.told = state.share, time.monotonic()
+        self.resumed = state.resumed / state.total if state.total else 0.0
+
+    def left(self) -> float | None:
+        """Seconds until the end, if it goes on as it went; None while nothing is known."""
+        done = self.share - self.resumed
+        if done <= 0:
+            return None
+        whole = (self.told - self.begun) * (1 - self.share) / done
+        return max(whole - (time.monotonic() - self.told), 0.0)
+
+
 class JobRunner:
     """Runs the jobs of a store.
 
-    A run that ends early, because the process is killed or stops, is resumed by the next one after
-    its last finished segment; the result has the same bytes.
+    A run of a clip that ends early, because the process is killed or stops, is resumed by the next
+    one after its last finished segment; the result has the same bytes. A picture begins again.
 
     Args:
         store: the jobs.
@@ -47,10 +85,8 @@ class JobRunner:
         self._store, self._spool, self._models, self._limits = store, spool, models, limits
         self._folders: dict[str, SpoolFolder] = {}
         self._wake, self._closing = threading.Event(), threading.Event()
-        # The running job and what stops it; set until its end is in the store.
-        self._running: tuple[str, Stop] | None = None
+        self._running: _Run | None = None
         self._lock = threading.Lock()
-        self._share = 0.0
         self._thread = threading.Thread(target=self._loop, name="jobs")
 
     def start(self) -> None:
@@ -65,16 +101,17 @@ class JobRunner:
         self._thread.start()
 
     def close(self) -> None:
-        """Put the running job off at its next frame, and end the thread."""
+        """Put the running job off at its next tile or frame, and end the thread."""
         with self._lock:
             self._closing.set()
             if self._running is not None:
-                self._running[1].set()
+                self._running.stop.set()
         self._wake.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def require_room(self) -> None:
-        """Refuse a job before its clip is received.
+        """Refuse a job before its source is received.
 
         Raises:
             RefusedError: too many jobs are queued or running (429).
@@ -83,7 +120,7 @@ class JobRunner:
             raise RefusedError(429, "too many jobs are waiting; try again later", _LATER)
 
     def add(self, job: Job, folder: SpoolFolder) -> None:
-        """Queue a job whose clip lies in ``folder``.
+        """Queue a job whose source lies in ``folder``.
 
         Raises:
             RefusedError: too many jobs are queued or running (429).
@@ -99,14 +136,19 @@ class JobRunner:
         running = self._running
         if job.state == "done":
             return 1.0
-        return self._share if running is not None and running[0] == job.id else 0.0
+        return running.share if running is not None and running.job_id == job.id else 0.0
+
+    def left(self, job: Job) -> float | None:
+        """Seconds that a job has probably left; None if it is not running or has just begun."""
+        running = self._running
+        return running.left() if running is not None and running.job_id == job.id else None
 
     def cancel(self, job: Job) -> None:
         """Cancel a job that has not ended, or forget one that has, and remove its files."""
         with self._lock:
             self._store.cancel(job.id)
-            if self._running is not None and self._running[0] == job.id:
-                self._running[1].set()  # its thread removes the files
+            if self._running is not None and self._running.job_id == job.id:
+                self._running.stop.set()  # its thread removes the files
                 return
         if job.ended is not None:
             self._store.remove(job.id)
@@ -117,18 +159,25 @@ class JobRunner:
         for job in self._store.expired(self._limits.keep_seconds):
             self.cancel(job)
 
+    def forget_oldest(self, but: str = "") -> bool:
+        """Forget the job that is done for the longest time, ``but`` one; False if there is none."""
+        job = self._store.oldest_result(but)
+        if job is not None:
+            self.cancel(job)
+        return job is not None
+
     def result(self, job: Job) -> Path:
         """The file that a job writes."""
         return self.task(job, self._spool.root / job.id).target
 
     def source(self, folder: Path, name: str) -> Path:
-        """The file of a job's clip."""
+        """The file of a job's picture or clip."""
         return folder / f"source{PurePath(name).suffix.lower()}"
 
     def task(self, job: Job, folder: Path) -> Task:
         """What a job reads and writes in its folder."""
         source = self.source(folder, job.name)
-        return Task(source, folder / f"result{target_suffix(source)}")
+        return Task(source, folder / f"result{result_suffix(source, job.format)}")
 
     def _remove(self, job_id: str) -> None:
         folder = self._folders.pop(job_id, None)
@@ -151,57 +200,81 @@ class JobRunner:
     def _next(self) -> None:
         """Run the next job, or wait for one."""
         with self._lock:
-            job, stop = self._store.take(), Stop(self._limits.job_seconds)
-            if job is not None:
-                self._share, self._running = 0.0, (job.id, stop)
-        if job is None:
+            job = self._store.take()
+            run = None if job is None else _Run(job.id, Stop(self._limits.job_seconds))
+            self._running = run
+        if job is None or run is None:
             self._wake.wait()
         else:
-            self._run(job, stop)
+            self._work(job, run)
 
-    def _run(self, job: Job, stop: Stop) -> None:
+    def _work(self, job: Job, run: _Run) -> None:
         try:
-            outcome = self._enlarge(job, stop)
+            outcome = self._enlarge(job, run)
         except Exception:
             LOGGER.exception("job broke", extra={"fields": {"model": job.model}})
             outcome = None
         with self._lock:
-            self._end(job, outcome)
+            self._end(job, outcome, run.backend)
             self._running = None
             self._settle(job.id)
+        self._make_room(job.id)
 
-    def _end(self, job: Job, outcome: Outcome | None) -> None:
+    def _end(self, job: Job, outcome: Outcome | None, backend: str) -> None:
         if outcome is None:
             self._store.finish(job.id, "failed", "an error in the service; its log has more")
         elif outcome.error is None:
             # A job that was killed after its last step finds its result there, up to date.
             message = outcome.message if outcome.status == "done" else ""
-            self._store.finish(job.id, "done", message, outcome.frames)
+            self._store.finish(
+                job.id,
+                "done",
+                message,
+                frames=outcome.frames,
+                width=outcome.width,
+                height=outcome.height,
+                pages=outcome.pages,
+                seconds=outcome.seconds,
+                backend=backend,
+            )
         elif self._closing.is_set() and isinstance(outcome.error, StoppedError):
             self._store.put_off(job.id)
         else:
             task = Task(outcome.source, outcome.target)
-            told = without_paths(outcome.message, task, "the clip")
-            self._store.finish(job.id, "failed", told)
+            most = video_options(job, self._limits).max_pixels
+            error = told(outcome.error, task, noun(job), most, job.scale)
+            self._store.finish(job.id, "failed", str(error))
 
-    def _enlarge(self, job: Job, stop: Stop) -> Outcome:
+    def _enlarge(self, job: Job, run: _Run) -> Outcome:
         folder = self._folders[job.id]
         task = self.task(job, folder.path)
+        upscaler = self._models.open(job.model, job.scale)
+        run.backend = upscaler.backend.name
+        options = video_options(job, self._limits)
         most_bytes = int(self._limits.disk_bytes * _SHARE_OF_DISK)
 
         def report(state: TaskProgress) -> None:
-            self._share = state.share
-            stop.check()
+            run.advance(state)
+            run.stop.check()
             folder.measure()
             if folder.bytes > most_bytes:
                 raise StoppedError("the result is larger than the service allows")
+            self._make_room(job.id)
 
         return run_task(
             task,
-            self._models.open(job.model, job.scale),
-            video=video_options(job, self._limits),
+            upscaler,
+            max_pixels=options.max_pixels,
+            quality=job.quality,
+            video=options,
             progress=report,
         )
+
+    def _make_room(self, job_id: str) -> None:
+        """Let old results go for that of a job, if that is how room is made."""
+        if self._limits.drop_oldest:
+            while self._spool.used > self._spool.most and self.forget_oldest(job_id):
+                pass
 
     def _settle(self, job_id: str) -> None:
         """After a run: remove what a cancelled or failed job leaves, and count the rest."""
@@ -216,8 +289,18 @@ class JobRunner:
             log("job", state=job.state, model=job.model, scale=job.scale, frames=job.frames)
 
 
+def noun(job: Job) -> str:
+    """What to call a job's source."""
+    return "the clip" if is_clip(job.name) else "the picture"
+
+
+def is_clip(name: str) -> bool:
+    """Whether a job's source is a clip, by the suffix of its name."""
+    return PurePath(name).suffix.lower() in VIDEO_SUFFIXES
+
+
 def video_options(job: Job, limits: Limits) -> VideoOptions:
-    """How the clip of a job is read and coded."""
+    """How the clip of a job is read and coded; ``max_pixels`` holds for pictures, too."""
     return VideoOptions(
         codec=job.codec or None,
         quality=job.quality,

@@ -17,6 +17,8 @@ from paragonsr2.serve.listening import address_of, bind, is_loopback
 from paragonsr2.serve.models import Engine
 
 if TYPE_CHECKING:
+    import socket
+
     import uvicorn
 
     from paragonsr2.serve.service import Service
@@ -48,10 +50,7 @@ def serve(
         UsageError: the address cannot be bound, or another service uses the folder.
         EnvironmentProblem: the engine cannot run here.
     """
-    if any(find_spec(name) is None for name in ("fastapi", "fastapi_offline", "prometheus_client")):
-        raise MissingExtraError("the service", "serve")
-    import uvicorn
-
+    needs_libraries("the service", "serve")
     from paragonsr2.serve.service import Service
 
     with bind(host, port) as listener:
@@ -67,15 +66,61 @@ def serve(
         service.parts.models.open("realtime", 2)
         if not local and not token:
             print("anyone who reaches this address may use it: no --token-file", file=sys.stderr)
-        print(f"ParagonSR2 at {address_of(listener)}  (Ctrl-C ends it)", flush=True)
+        run(service, listener)
+
+
+def needs_libraries(purpose: str, extra: str) -> None:
+    """Check that the libraries of the service are there.
+
+    Args:
+        purpose: who needs them.
+        extra: of the package, which brings them.
+
+    Raises:
+        MissingExtraError: one is not installed.
+    """
+    if any(find_spec(name) is None for name in ("fastapi", "fastapi_offline", "prometheus_client")):
+        raise MissingExtraError(purpose, extra)
+
+
+def run(
+    service: Service,
+    listener: socket.socket,
+    *,
+    grace: int | None = None,
+    log_level: str = "INFO",
+) -> None:
+    """Run a service until the process is told to stop.
+
+    Args:
+        service: to run; it is closed at the end.
+        listener: where clients connect.
+        grace: seconds that open connections get when the service stops; None for the time that a
+            computation may take.
+        log_level: least level of the service's own log.
+    """
+    import uvicorn
+
+    server = uvicorn.Server(configuration(service, grace, log_level))
+
+    def end(_: int, __: FrameType | None) -> None:
         # uvicorn raises the signal that stopped it once more when everything has ended.
-        signal.signal(signal.SIGINT, _ended)
-        signal.signal(signal.SIGTERM, _ended)
-        uvicorn.Server(configuration(service)).run(sockets=[listener])
+        if not server.started:
+            sys.exit(0)
+
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
+    print(f"ParagonSR2 at {address_of(listener)}  (Ctrl-C ends it)", flush=True)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        service.parts.runner.close()  # if it was stopped in such haste that nobody else did
 
 
-def configuration(service: Service) -> uvicorn.Config:
-    """How uvicorn runs a service."""
+def configuration(
+    service: Service, grace: int | None = None, log_level: str = "INFO"
+) -> uvicorn.Config:
+    """How uvicorn runs a service; arguments as in :func:`run`."""
     import uvicorn
 
     from paragonsr2.serve.connections import patient_protocol
@@ -86,12 +131,12 @@ def configuration(service: Service) -> uvicorn.Config:
         service.app,
         http=patient_protocol(limits.patience),
         ws="none",
-        log_config=logging_config(),
+        log_config=logging_config(log_level),
         access_log=False,
         proxy_headers=False,
         server_header=False,
         limit_concurrency=_CONNECTIONS,
-        timeout_graceful_shutdown=math.ceil(limits.seconds) + _GRACE,
+        timeout_graceful_shutdown=math.ceil(limits.seconds) + _GRACE if grace is None else grace,
     )
 
 
@@ -129,7 +174,3 @@ def read_token(path: Path | None) -> str:
     if given and (len(token) < 16 or not token.isascii()):
         raise UsageError("the token must have 16 characters or more, all ASCII")
     return token
-
-
-def _ended(_: int, __: FrameType | None) -> None:
-    """The process is at its end anyway."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +18,7 @@ from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
@@ -32,6 +33,7 @@ from paragonsr2.serve.metrics import Metrics
 from paragonsr2.serve.models import Engine, Models
 from paragonsr2.serve.parts import Parts
 from paragonsr2.serve.pictures import PictureRoutes
+from paragonsr2.serve.preview_routes import PreviewRoutes
 from paragonsr2.serve.queueing import OutOfTimeError, PictureQueue
 from paragonsr2.serve.runner import JobRunner
 from paragonsr2.serve.spool import Spool
@@ -39,6 +41,11 @@ from paragonsr2.version import __version__
 
 #: Seconds between two sweeps for jobs that ended long ago.
 _SWEEP = 30.0
+
+_DOCS_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
 
 _ABOUT = (
     "Enlarges pictures and clips 2, 3, 4 or 8 times. Errors are JSON: an object whose `error` says "
@@ -55,6 +62,7 @@ class Service:
         engine: how networks run.
         local_only: the server listens on a loopback address.
         token: that requests must bring; empty for none.
+        pages: further routes, for people; they are not part of the description.
 
     Attributes:
         app: the ASGI application.
@@ -71,6 +79,7 @@ class Service:
         *,
         local_only: bool = True,
         token: str = "",
+        pages: Sequence[BaseRoute] = (),
     ) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -84,13 +93,15 @@ class Service:
         )
         models = Models(engine, limits, metrics.together)
         runner = JobRunner(store, spool, models, limits)
+        if limits.drop_oldest:
+            spool.make_room = runner.forget_oldest
         self.parts = Parts(limits, models, queue, spool, store, runner, metrics)
         self._is_ready = False
         self.app: ASGIApp = Guard(
-            self._application(token), limits, metrics, local_only=local_only, token=token
+            self._application(token, pages), limits, metrics, local_only=local_only, token=token
         )
 
-    def _application(self, token: str) -> FastAPI:
+    def _application(self, token: str, pages: Sequence[BaseRoute]) -> FastAPI:
         # The guard checks the token; this tells the description to ask for it.
         scheme = [Depends(HTTPBearer(auto_error=False))] if token else None
         app = FastAPI(
@@ -103,7 +114,9 @@ class Service:
             dependencies=scheme,
         )
         app.include_router(PictureRoutes(self.parts).router())
-        app.include_router(JobRoutes(self.parts).router())
+        jobs = JobRoutes(self.parts)
+        app.include_router(jobs.router())
+        app.include_router(PreviewRoutes(self.parts, jobs).router())
         app.include_router(InferenceRoutes(self.parts, lambda: self._is_ready).router())
         for path, answer in (
             ("/healthz", self.healthz),
@@ -114,6 +127,7 @@ class Service:
         app.add_api_route("/docs", self.docs, methods=["GET"], include_in_schema=False)
         # The files of Swagger UI come from a package, because the page must work offline.
         app.mount("/docs/assets", StaticFiles(directory=str(files("fastapi_offline") / "static")))
+        app.router.routes.extend(pages)
         app.add_exception_handler(ParagonError, _refused)
         app.add_exception_handler(RequestValidationError, _refused)
         app.add_exception_handler(HTTPException, _refused)
@@ -159,13 +173,15 @@ class Service:
 
     async def docs(self) -> HTMLResponse:
         """This description, to try it."""
-        return get_swagger_ui_html(
+        page = get_swagger_ui_html(
             openapi_url="/openapi.json",
             title="ParagonSR2",
             swagger_js_url="/docs/assets/swagger-ui-bundle.js",
             swagger_css_url="/docs/assets/swagger-ui.css",
             swagger_favicon_url="/docs/assets/favicon.png",
         )
+        page.headers["Content-Security-Policy"] = _DOCS_POLICY
+        return page
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -24,11 +25,16 @@ class Spool:
     Args:
         root: folder of the folders that are given out; it is created.
         most: bytes of all files together.
+
+    Attributes:
+        used: bytes of all files.
+        make_room: removes files that can be spared; False if there are none.
     """
 
     def __init__(self, root: Path, most: int) -> None:
         self.root, self.most = root, most
         self.used = 0
+        self.make_room: Callable[[], bool] = lambda: False
         self._lock = threading.Lock()
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -42,12 +48,17 @@ class Spool:
         Raises:
             RefusedError: they must fit and do not.
         """
-        with self._lock:
-            if must_fit and self.used + count > self.most:
+        while not self._added(count, must_fit=must_fit):
+            if not self.make_room():
                 raise RefusedError(
                     503, "the service has no room for files left; try again later", _LATER
                 )
-            self.used += count
+
+    def _added(self, count: int, *, must_fit: bool) -> bool:
+        with self._lock:
+            fits = not must_fit or self.used + count <= self.most
+            self.used += count if fits else 0
+        return fits
 
 
 class SpoolFolder:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -62,21 +64,46 @@ def make_preview(source: Path, target: Path, *, max_pixels: int) -> MediaSize:
     """
     if is_video(source):
         return _clip_preview(source, target, max_pixels)
-    try:
-        with text_errors():
-            image = open_image(source)
-            size = _size(image, count_frames(source))
-            if size.pixels > max_pixels:
-                raise ImageTooLargeError(
-                    f"{_text(size)} is {size.pixels / 1e6:.1f} megapixels; "
-                    f"at this scale the page takes {max_pixels / 1e6:.1f}"
-                )
-            shown = image.thumbnail_image(MAX_SIDE, size="down", export_profile="srgb")
-            shown.cast("uchar").write_to_file(str(target), compression=1, keep="none")
-    except (pyvips.Error, ImageError) as error:
-        # Their messages contain the path, which the visitor must not see.
-        raise ImageError("this image cannot be read; it may be damaged or incomplete") from error
+    with _without_paths(), text_errors():
+        image, size = _open(source, max_pixels)
+        shown = image.thumbnail_image(MAX_SIDE, size="down", export_profile="srgb")
+        shown.cast("uchar").write_to_file(str(target), compression=1, keep="none")
     return size
+
+
+def media_size(source: Path, *, max_pixels: int) -> MediaSize:
+    """The dimensions of an image by its header.
+
+    Args:
+        source: an image file.
+        max_pixels: limit for all pages together.
+
+    Raises:
+        ImageError: it is not an image, or its header is damaged.
+        ImageTooLargeError: it has more than ``max_pixels``.
+    """
+    with _without_paths(), text_errors():
+        return _open(source, max_pixels)[1]
+
+
+@contextmanager
+def _without_paths() -> Generator[None]:
+    """The errors of reading an image, without its path, which no client should see."""
+    try:
+        yield
+    except (pyvips.Error, ImageError) as error:
+        raise ImageError("this picture cannot be read; it may be damaged or incomplete") from error
+
+
+def _open(source: Path, max_pixels: int) -> tuple[Any, MediaSize]:
+    image = open_image(source)
+    size = _size(image, count_frames(source))
+    if size.pixels > max_pixels:
+        raise ImageTooLargeError(
+            f"{_text(size)} is {size.pixels / 1e6:.1f} megapixels, "
+            f"more than the {max_pixels / 1e6:g} that are taken"
+        )
+    return image, size
 
 
 def _clip_preview(source: Path, target: Path, max_pixels: int) -> MediaSize:
@@ -88,9 +115,9 @@ def _clip_preview(source: Path, target: Path, max_pixels: int) -> MediaSize:
             if frame.index >= SHOWN_FRAME:
                 break
     except ImageTooLargeError as error:
-        limit = f"{max_pixels / 1e6:.1f} megapixels"
+        limit = f"{max_pixels / 1e6:g} megapixels"
         raise ImageTooLargeError(
-            f"the clip's frames are too large; at this scale the page takes {limit}"
+            f"the clip's frames have more than the {limit} that are taken"
         ) from error
     except ImageError as error:
         raise ImageError("this clip cannot be read; it may be damaged") from error
