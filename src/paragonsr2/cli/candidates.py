@@ -43,6 +43,7 @@ def _candidates(entry: Entry, threads: int) -> list[Candidate]:
         add(name, "fp32", partial(open_onnx, entry, "onnx", device, threads), cuda=cuda)
         add(name, "fp16", partial(open_onnx, entry, "onnx_fp16", device, threads), cuda=cuda)
     add("OpenVINO cpu", "fp32", partial(open_openvino, entry, "cpu", "fp32", threads))
+    add("OpenVINO cpu", "bf16", partial(open_openvino, entry, "cpu", "bf16", threads))
     add("OpenVINO gpu", "fp16", partial(open_openvino, entry, "gpu", "fp16", threads))
     for mode in ("eager", "compiled"):
         add(f"PyTorch cpu {mode}", "fp32", partial(_open_torch, entry, "cpu", "fp32", mode))

@@ -31,8 +31,8 @@ def open_model(
 
     Args:
         source: the model.
-        backend: ``auto`` runs ONNX models in ONNX Runtime, checkpoints in PyTorch and engine
-            files in TensorRT.
+        backend: ``auto`` runs ONNX models in ONNX Runtime, or for bf16 in OpenVINO, checkpoints
+            in PyTorch and engine files in TensorRT.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or what else the engine knows.
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
 
@@ -46,7 +46,7 @@ def open_model(
     if source.kernel is not None:
         return _open_classical(source, backend, device, precision)
     if backend == "auto":
-        backend = _usual_engine(source)
+        backend = _usual_engine(source, precision)
     opened = _ENGINES[backend](source, device, precision)
     if source.scale not in (None, opened.scale):
         raise OptionError(f"{source.name} enlarges x{opened.scale}; drop --scale {source.scale}")
@@ -58,9 +58,9 @@ def _require_known(what: str, value: str, known: tuple[str, ...]) -> None:
         raise OptionError(f"there is no {what} '{value}'; choose {', '.join(known)}")
 
 
-def _usual_engine(source: ModelSource) -> BackendName:
+def _usual_engine(source: ModelSource, precision: str) -> BackendName:
     if source.graph is not None:
-        return "onnxruntime"
+        return "openvino" if precision == "bf16" else "onnxruntime"
     return "torch" if source.checkpoint is not None else "tensorrt"
 
 
@@ -85,7 +85,7 @@ def _open_onnxruntime(source: ModelSource, device: str, precision: Precision) ->
     if source.graph is None:
         raise BackendError(_needs_graph(source, "ONNX Runtime"))
     if precision == "bf16":
-        raise BackendError("ONNX models are fp32 or fp16; bf16 needs --backend torch")
+        raise BackendError("ONNX Runtime has no bf16; take --backend openvino or torch")
     if precision == "fp16" and source.graph_fp16 is not None:
         graph, twin = source.graph_fp16, source.graph
         return OnnxBackend(graph.read(), device=device, fp32=twin.read, trusted=True)

@@ -14,6 +14,9 @@ from paragonsr2.upscale.resources import available_memory
 from paragonsr2.weights.metadata import Precision
 
 
+_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+
+
 class OpenVinoBackend:
     """An ONNX model in OpenVINO.
 
@@ -21,8 +24,9 @@ class OpenVinoBackend:
         model: a serialised one-file ONNX model.
         device: ``cpu``; ``auto``, which takes a GPU if OpenVINO finds one; or an OpenVINO
             device such as ``gpu``, ``gpu.1`` or ``npu``.
-        precision: ``fp32`` computes in float32; ``fp16`` lets the device compute in float16;
-            ``auto`` is fp32 on the CPU and fp16 elsewhere.
+        precision: ``fp32`` computes in float32; ``fp16`` and ``bf16`` let the device compute in
+            float16 and bfloat16; ``auto`` is fp16 on a GPU, and on the CPU bf16 if it has
+            instructions for it, else fp32.
         threads: 0 = one per core.
 
     Raises:
@@ -44,8 +48,6 @@ class OpenVinoBackend:
             import openvino
         except ModuleNotFoundError as error:
             raise MissingExtraError("the OpenVINO backend", "openvino") from error
-        if precision == "bf16":
-            raise BackendError("OpenVINO runs fp32 or fp16; bf16 needs --backend torch")
         # The model's metadata has one reader, whichever engine runs the model.
         about = OnnxBackend(model, device="cpu", threads=1, trusted=trusted)
         self.model, self.threads = model, threads
@@ -54,14 +56,20 @@ class OpenVinoBackend:
         self.half = about.half
         core = cast(Any, openvino).Core()
         self.device = _device(device, list(core.available_devices))
+        on_cpu = self.device == "CPU"
+        able = "BF16" in core.get_property(self.device, "OPTIMIZATION_CAPABILITIES")
+        if precision == "bf16" and not able:
+            raise BackendError(
+                f"OpenVINO's {self.device} has no instructions for bfloat16; drop --precision bf16"
+            )
         if precision == "auto":
-            precision = "fp32" if self.device == "CPU" else "fp16"
+            precision = "fp16" if not on_cpu else "bf16" if able else "fp32"
         self.precision = precision
         settings: dict[str, object] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "f16",
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
         }
-        if self.device == "CPU" and threads:
+        if on_cpu and threads:
             settings["INFERENCE_NUM_THREADS"] = threads
         try:
             network = core.read_model(model)
