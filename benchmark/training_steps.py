@@ -1,6 +1,6 @@
 """Time one training step for the configurations that can be trained on a CPU.
 
-    python benchmark/training_steps.py [--before COMMIT]
+    python benchmark/training_steps.py [--before COMMIT] [--only NAME --result FILE]
 
 Writes ``results/speed/training_steps.json``: the median processor time of a few steps after a
 warm-up, on random images and one thread, in float32 and, if the CPU has instructions for it, in
@@ -117,6 +117,8 @@ def main() -> None:
     """Time each configuration and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--before", metavar="COMMIT")
+    parser.add_argument("--only", choices=RUNS, help="time one configuration")
+    parser.add_argument("--result", type=Path, default=RESULT)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -129,7 +131,7 @@ def main() -> None:
             subprocess.run(["git", "clone", "-q", str(ROOT), str(before)], check=True)
             subprocess.run(["git", "checkout", "-q", options.before], cwd=before, check=True)
         rows: list[dict[str, object]] = []
-        for name in RUNS:
+        for name in [options.only] if options.only else RUNS:
             rows.append(measure(name, before))
             print(json.dumps(rows[-1]), flush=True)
     about = {
@@ -138,7 +140,7 @@ def main() -> None:
         "bfloat16": _bfloat16(),
         "matrix_peak_gflops": round(matrix_peak() / 1e9, 1),
     }
-    write_result(RESULT, {**about, "rows": rows})
+    write_result(options.result, {**about, "rows": rows})
 
 
 if __name__ == "__main__":
