@@ -243,6 +243,16 @@ class Upscaler:
         backend = self.backend.divided(parts)
         return None if backend is None else self.over(backend)
 
+    def with_tile(self, tile: int | None) -> Upscaler:
+        """A twin with another tile.
+
+        Args:
+            tile: side in input pixels; None for the whole image.
+        """
+        twin = copy.copy(self)
+        twin.tile = tile
+        return twin
+
     def over(self, backend: Backend) -> Upscaler:
         """A twin that runs the same model through another backend.
 
