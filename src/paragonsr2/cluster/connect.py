@@ -8,8 +8,10 @@ import secrets
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import Any
 
 from paragonsr2.errors import ClusterError, MissingExtraError, UsageError
@@ -66,7 +68,9 @@ def connected(address: str) -> Generator[Any]:
             options["address"] = address
         with _own_signals():
             try:
-                ray.init(**options)
+                # What a warning says, the error says too.
+                with warnings.catch_warnings(action="ignore"):
+                    ray.init(**options)
             except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
                 ray.shutdown()
                 raise _refused(ray, address, error) from error
@@ -91,6 +95,9 @@ def check_address(address: str) -> None:
 def _import_ray() -> Any:
     try:
         import ray
+
+        # Methods of workers are marked before a client is connected, which cannot mark them so.
+        import_module("paragonsr2.cluster.worker")
     except ImportError as error:
         raise MissingExtraError("a cluster (--ray)", "cluster") from error
     return ray

@@ -157,6 +157,7 @@ class _Flow:
 
     def close(self) -> None:
         """Give up what is held for files that are not finished."""
+        self._pool.abandon()
         for entry in self._window:
             entry.close()
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from paragonsr2.cluster.orders import Recipe, WorkerFacts
-from paragonsr2.cluster.worker import Worker
 from paragonsr2.errors import BackendError, ClusterError, ParagonError
 from paragonsr2.upscale.upscaler import EngineFacts
 from paragonsr2.version import __version__
@@ -24,7 +23,8 @@ _TELL_AFTER, _GIVE_UP_AFTER = 15.0, 900.0
 # declares a machine dead when it has been silent for about 15 seconds.
 _VERDICT = 45.0
 
-_CONTROL = "control"
+# Seconds for which the end of a job waits for workers to clean up.
+_FAREWELL = 5.0
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,17 @@ class Unit:
 
     Attributes:
         source: file that it belongs to.
-        method: of :class:`Worker`.
+        method: of :class:`~paragonsr2.cluster.worker.Worker`.
         arguments: of the method, but for the last one, which says that it is done again.
         losses: workers that were lost while they did it.
+        is_wanted: somebody waits for its result.
     """
 
     source: Path
     method: str
     arguments: tuple[Any, ...]
     losses: int = 0
+    is_wanted: bool = True
 
 
 @dataclass(eq=False)
@@ -102,6 +104,8 @@ class Pool:
         model: bytes | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
+        from paragonsr2.cluster.worker import GROUPS, Worker
+
         self._ray, self._say, self._options = ray, say, options
         self.size = options.workers or _room(ray, options)
         remote: Any = ray.remote(
@@ -109,7 +113,7 @@ class Pool:
             num_gpus=options.gpus,
             max_restarts=-1,
             max_task_retries=0,
-            concurrency_groups={_CONTROL: 1},
+            concurrency_groups=GROUPS,
             scheduling_strategy="SPREAD",
         )(Worker)
         self._joining: dict[Any, tuple[_Member, Path | None]] = {}
@@ -173,13 +177,19 @@ class Pool:
         call = getattr(member.handle, unit.method)
         self._running[call.remote(*unit.arguments, unit.losses > 0)] = unit, member
 
+    def abandon(self) -> None:
+        """Forget all work. Workers finish what they are at, and nobody learns of it."""
+        self._again.clear()
+        self._trials.clear()
+        for unit, _ in self._running.values():
+            unit.is_wanted = False
+
     def share(self, unit: Unit) -> float:
         """How far a unit was when it was last asked, which this does again."""
         if unit not in self._asking.values():
             for running, member in self._running.values():
                 if running is unit:
-                    ask = member.handle.progress.options(concurrency_group=_CONTROL)
-                    self._asking[ask.remote()] = unit
+                    self._asking[member.handle.progress.remote()] = unit
         return self._shares.get(unit, 0.0)
 
     def wait(self, seconds: float) -> list[tuple[Unit, Any]]:
@@ -213,14 +223,15 @@ class Pool:
         return ended
 
     def close(self) -> None:
-        """End all workers."""
+        """End all workers; those that have no work clean up first."""
+        leaving = [member.handle.leave.remote() for member in self._idle]
+        if leaving:
+            self._ray.wait(leaving, num_returns=len(leaving), timeout=_FAREWELL)
         for member in self._members:
             self._ray.kill(member.handle)
 
     def _join(self, member: _Member) -> None:
-        # Ray asks again until the worker is there, wherever it is restarted.
-        ask = member.handle.facts.options(concurrency_group=_CONTROL, max_task_retries=-1)
-        self._joining[ask.remote(*self._probe)] = member, self._probe[0]
+        self._joining[member.handle.facts.remote(*self._probe)] = member, self._probe[0]
 
     def _joined(self, reference: Any) -> None:
         member, probe = self._joining.pop(reference)
@@ -262,7 +273,7 @@ class Pool:
             self._shares[unit] = share
 
     def _ended(self, reference: Any) -> tuple[Unit, Any] | None:
-        """The result of a unit; None if its worker was lost."""
+        """The result of a unit; None if its worker was lost, or nobody waits for it."""
         unit, member = self._running.pop(reference)
         self._shares.pop(unit, None)
         errors = self._ray.exceptions
@@ -275,16 +286,18 @@ class Pool:
             self._lost(unit, member)
             return None
         self._idle.append(member)
-        return unit, result
+        return (unit, result) if unit.is_wanted else None
 
     def _lost(self, unit: Unit, member: _Member) -> None:
+        self._join(member)
         unit.losses += 1
+        if not unit.is_wanted:
+            return
         if unit.losses == 1:
             self._again.append(unit)
         else:
             until = time.monotonic() + _VERDICT
             self._trials.append(_Trial(unit, member, member.node, member.joined, until))
-        self._join(member)
 
     def _judge(self) -> list[tuple[Unit, Any]]:
         """Give work that was lost with its machine out again, and end what kills workers."""

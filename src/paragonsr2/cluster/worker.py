@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
+
 from paragonsr2.errors import (
     BackendError,
     BusyOutputError,
@@ -39,6 +41,12 @@ if TYPE_CHECKING:
 _PATIENCE, _GLANCE = 120.0, 0.2
 
 _FOLDERS = "paragonsr2-worker-"
+
+# Answered while the worker is at its work.
+_CONTROL = "control"
+
+#: Concurrency groups of the worker, for Ray.
+GROUPS = {_CONTROL: 1}
 
 
 class Worker:
@@ -80,6 +88,8 @@ class Worker:
         self._upscaler = (upscaler.divided(parts) if parts > 1 else None) or upscaler
         self._steadier, self._unsteady = open_steadier(recipe.temporal, upscaler.scale)
 
+    # Ray asks again until the worker is there, wherever it is restarted.
+    @ray.method(concurrency_group=_CONTROL, max_task_retries=-1)
     def facts(self, probe: Path | None = None, token: str = "") -> WorkerFacts | ParagonError:
         """What this worker is, or why it cannot work.
 
@@ -107,9 +117,15 @@ class Worker:
             host,
         )
 
+    @ray.method(concurrency_group=_CONTROL)
     def progress(self) -> float:
         """How far the current work is: the share of a picture, the frames of a segment."""
         return self._done
+
+    def leave(self) -> None:
+        """Remove this worker's files; it gets no more work."""
+        self._close_clip()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def enlarge(
         self, task: Task, options: PictureOptions, tile: int | None, again: bool = False
@@ -239,8 +255,6 @@ class Worker:
 
     def _fetched(self, order: SegmentOrder) -> Path:
         """Write the source of an order to a file of this worker's own."""
-        import ray
-
         path = self._folder / order.clip.path.name
         with path.open("wb") as file:
             for piece in order.pieces:
@@ -289,8 +303,6 @@ def _sees(probe: Path, token: str) -> bool:
 
 
 def _node() -> str:
-    import ray
-
     context: Any = ray.get_runtime_context()
     return str(context.get_node_id())
 
