@@ -51,6 +51,8 @@ def cluster():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray's workers are nice to other programs, such as the other half of the tests.
+        patch.setenv("RAY_worker_niceness", "0")
         made = Cluster(
             initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
         )

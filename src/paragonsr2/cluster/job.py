@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
+from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -22,6 +23,9 @@ from paragonsr2.upscale.video import VideoOptions
 # Files for each worker that may be in work or wait for an earlier one: a large file at the front
 # must not stop the others.
 _WINDOW = 16
+
+# Workers on one clip while there are other files: each of them decodes all of it.
+_TEAM = 8
 
 # Seconds between two looks at what goes on.
 _TICK = 0.5
@@ -69,9 +73,9 @@ def run_on_cluster(
                 yield from flow.outcomes()
                 if flow.is_finished:
                     return
-                while pool.is_idle and (unit := flow.next()) is not None:
+                while pool.is_idle and (unit := flow.next(pool.idle_worker)) is not None:
                     pool.submit(unit)
-                for unit, result in pool.wait(_TICK):
+                for unit, result in pool.wait(0 if flow.has_outcome else _TICK):
                     flow.take(unit, result)
                 if progress is not None:
                     flow.tell(progress)
@@ -97,6 +101,8 @@ class _Flow:
         self._window: deque[Entry] = deque()
         self._giving: list[Entry] = []
         self._owners: dict[Unit, Entry] = {}
+        # What each worker was last at, because it has that clip open.
+        self._places: dict[object, Entry] = {}
         self._task: Task | None = next(self._tasks, None)
 
     @property
@@ -104,34 +110,38 @@ class _Flow:
         """Whether every outcome has been told."""
         return self._task is None and not self._window
 
+    @property
+    def has_outcome(self) -> bool:
+        """Whether the outcome at the front is known."""
+        return bool(self._window) and self._window[0].outcome is not None
+
     def outcomes(self) -> Iterator[Outcome]:
         """The outcomes at the front that are known."""
         while self._window and (outcome := self._window[0].outcome) is not None:
             self._window.popleft().close()
             yield outcome
 
-    def next(self) -> Unit | None:
-        """Work for a worker: of the files in work, else of the next task."""
-        for entry in self._giving:
-            if (unit := self._from(entry)) is not None:
-                return unit
+    def next(self, worker: object) -> Unit | None:
+        """Work for a worker: where it is, else where a team has room, else of the next task."""
         self._giving = [entry for entry in self._giving if not entry.is_spent]
+        at = Counter(id(entry) for one, entry in self._places.items() if one is not worker)
+        here = [entry for entry in self._giving if entry is self._places.get(worker)]
+        open_teams = [entry for entry in self._giving if at[id(entry)] < _TEAM]
+        files: Iterator[Entry] = itertools.chain(here, open_teams, self._opened(), self._giving)
+        for entry in files:
+            if (unit := entry.next()) is not None:
+                self._owners[unit] = self._places[worker] = entry
+                return unit
+        return None
+
+    def _opened(self) -> Iterator[Entry]:
+        """The files of the next tasks, as far as the window reaches."""
         while self._task is not None and len(self._window) < _WINDOW * self._pool.size:
             entry = self._entry(self._task)
             self._task = next(self._tasks, None)
             self._window.append(entry)
-            unit = self._from(entry)
-            if not entry.is_spent:
-                self._giving.append(entry)
-            if unit is not None:
-                return unit
-        return None
-
-    def _from(self, entry: Entry) -> Unit | None:
-        unit = entry.next()
-        if unit is not None:
-            self._owners[unit] = entry
-        return unit
+            self._giving.append(entry)
+            yield entry
 
     def _entry(self, task: Task) -> Entry:
         options = self._options

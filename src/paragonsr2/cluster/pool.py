@@ -171,8 +171,13 @@ class Pool:
         """A reference to bytes in the object store, for the arguments of units."""
         return self._ray.put(content)
 
+    @property
+    def idle_worker(self) -> object:
+        """The worker that gets the next work, to recognise it by."""
+        return self._idle[0]
+
     def submit(self, unit: Unit) -> None:
-        """Give work to an idle worker."""
+        """Give work to :attr:`idle_worker`."""
         member = self._idle.popleft()
         call = getattr(member.handle, unit.method)
         self._running[call.remote(*unit.arguments, unit.losses > 0)] = unit, member
