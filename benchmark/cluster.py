@@ -5,6 +5,7 @@
     python -m benchmark.cluster kills              # results/cluster/kills.json
     python -m benchmark.cluster overhead PHOTOS    # results/cluster/overhead.json
     python -m benchmark.cluster memory             # results/cluster/memory.json
+    python -m benchmark.cluster costs PHOTOS       # results/cluster/costs.json
 
 ``kills`` runs 60 pictures and a clip of 300 frames on two nodes, kills one of them at random
 moments and starts another in its place. After each kill every result that is there must be whole,
@@ -14,7 +15,8 @@ and in the end all must have the bytes of an undisturbed run on one machine.
 in turn, after a warm-up; the medians over the rounds are reported. Ray's own processes use the same
 cores.
 
-``memory`` watches the driver of a job of 2,000 files.
+``memory`` watches the driver of a job of 2,000 files. ``costs`` measures what a photo of 12
+megapixels and a frame of a film take of a processor, without Ray.
 """
 
 from __future__ import annotations
@@ -31,18 +33,22 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import psutil
 
-from benchmark.folder_overlap import cut_photos
+from benchmark.folder_overlap import HEIGHT, WIDTH, cut_photos
+from paragonsr2.arrays.pixels import Pixels8
+from paragonsr2.clips.clip import probe
+from paragonsr2.clips.frames import read_frames
 from paragonsr2.cluster.connect import connected
 from paragonsr2.cluster.job import JobOptions, run_on_cluster
 from paragonsr2.cluster.orders import Recipe
 from paragonsr2.cluster.pool import Pool
 from paragonsr2.files import is_temporary
 from paragonsr2.images.header import Picture
+from paragonsr2.images.reading import read_picture
 from paragonsr2.images.writing import write_picture
 from paragonsr2.measure.machine import write_result
 from paragonsr2.upscale.job import run_tasks
@@ -324,11 +330,86 @@ def watch_memory(files: int) -> dict[str, object]:
     }
 
 
+def mosaic(sources: Path, folder: Path, height: int, width: int) -> Pixels8:
+    """A picture of natural content of any size, put together of crops of photos."""
+    across, down = -(-width // WIDTH), -(-height // HEIGHT)
+    crops = [read_picture(p).pixels for p in cut_photos(sources, folder, across * down, ".png")]
+    rows = [np.concatenate(crops[n * across : (n + 1) * across], axis=1) for n in range(down)]
+    whole: Any = np.ascontiguousarray(np.concatenate(rows)[:height, :width])
+    return whole
+
+
+def measure_costs(sources: Path) -> dict[str, object]:
+    """Processor seconds of photos and of frames of a film, by model."""
+    photos: dict[str, dict[str, float]] = {}
+    films: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        photo, film = folder / "photo.jpg", folder / "film.mp4"
+        content = mosaic(sources, folder, 3000, 4000)
+        write_picture(photo, Picture(content))
+        deep = content.astype(np.uint16) * 257
+
+        def pan(index: int, width: int, height: int) -> Any:
+            return deep[3 * index : 3 * index + height, 4 * index : 4 * index + width]
+
+        make_clip(film, regular(48), size=(1920, 1080), pictures=pan, options={"crf": "18"})
+        for model, frames in (("realtime", 48), ("stream", 12), ("photo", 0)):
+            upscaler = Upscaler(model, 2, device="cpu")
+            upscaler(content[:256, :256])  # warm-up
+            task = Task(photo, folder / f"{model}.jpg")
+            (outcome,), seconds = _processor_time(run_tasks, [task], upscaler)
+            size = task.target.stat().st_size
+            photos[model] = {
+                "processor_seconds": round(seconds, 2),
+                "result_megabytes": round(size / 1e6, 2),
+            }
+            print(model, outcome.status, photos[model], flush=True)
+            if frames:
+                short = folder / f"{frames}.mp4"
+                make_clip(short, regular(frames), size=(1920, 1080), pictures=pan)
+                task = Task(short, folder / f"{model}.mp4")
+                (outcome,), seconds = _processor_time(run_tasks, [task], upscaler)
+                size = task.target.stat().st_size
+                films[model] = {
+                    "processor_seconds_a_frame": round(seconds / frames, 3),
+                    "result_megabytes_a_frame": round(size / frames / 1e6, 3),
+                }
+                print(model, outcome.status, films[model], flush=True)
+        frames, seconds = _processor_time(read_decoded, film)
+    return {
+        "what": "x2 on the CPU by one process, JPEG photos of 4000x3000 and H.264 of 1920x1080 "
+        "with the usual options, frames steadied",
+        "cores": cores(),
+        "photo": photos,
+        "film": films,
+        "decoding_processor_seconds_a_frame": round(seconds / frames, 4),
+    }
+
+
+def read_decoded(film: Path) -> int:
+    """Decode a film as each worker on it does; return the number of frames."""
+    clip = probe(film)
+    # Frames before the first one wanted are only decoded.
+    list(read_frames(clip, start=sys.maxsize))
+    return clip.frames
+
+
+def _processor_time(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    begun = time.process_time()
+    found = work(*arguments)
+    if isinstance(found, Iterator):
+        found = list(cast(Iterator[Any], found))
+    return found, time.process_time() - begun
+
+
 def main() -> None:
     """Run one of the programs and write its result file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("program", choices=("kills", "overhead", "memory"))
-    parser.add_argument("sources", type=Path, nargs="?", help="folder of photos, for overhead")
+    parser.add_argument("program", choices=("kills", "overhead", "memory", "costs"))
+    parser.add_argument(
+        "sources", type=Path, nargs="?", help="folder of photos, for overhead and costs"
+    )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--photos", type=int, default=30)
@@ -339,9 +420,11 @@ def main() -> None:
     if options.program == "kills":
         result = kill_nodes(options.kills, options.seed)
         good = not result["files_lost_or_failed"] and not result["partial_or_different_files"]
+    elif options.program in ("overhead", "costs") and options.sources is None:
+        parser.error(f"{options.program} needs a folder of photos")
+    elif options.program == "costs":
+        result, good = measure_costs(options.sources), True
     elif options.program == "overhead":
-        if options.sources is None:
-            parser.error("overhead needs a folder of photos")
         result, good = measure_overhead(options.sources, options.photos, options.rounds), True
     else:
         result, good = watch_memory(options.files), True
