@@ -330,8 +330,8 @@ class Pool:
         alone = now - self._alone_since
         if alone > _GIVE_UP_AFTER:
             raise ClusterError(
-                f"the cluster has had no room for a worker for {alone / 60:.0f} minutes; "
-                f"see ray status, then run the same command again to go on"
+                f"the cluster has had no worker for {alone / 60:.0f} minutes; see ray status for "
+                f"its room and /tmp/ray for its logs, then run the same command again to go on"
             )
         if alone > _TELL_AFTER and not self._told:
             self._told = True
