@@ -136,8 +136,9 @@ def _refused(ray: Any, address: str, error: Exception) -> ClusterError:
         )
     if address == _LOCAL:
         return ClusterError(f"Ray does not start here: {text[:200]}")
-    client = "is its client server on (ray start --head --ray-client-server-port 10001), and "
+    client = "is its client server on (ray start --head --ray-client-server-port 10001)? And "
     client = client if address.startswith(_CLIENT) else ""
     return ClusterError(
-        f"no Ray cluster answers at {address}; {client}does a firewall let this machine through?"
+        f"no Ray cluster answers at {address}; {client}does a firewall let this machine through? "
+        f"If the cluster asks for a token: RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
     )
