@@ -15,8 +15,8 @@ and in the end all must have the bytes of an undisturbed run on one machine.
 in turn, after a warm-up; the medians over the rounds are reported. Ray's own processes use the same
 cores.
 
-``memory`` watches the driver of a job of 2,000 files. ``costs`` measures what a megapixel of a photo
-and of a film takes of a processor, without Ray.
+``memory`` watches the driver of a job of 2,000 files. ``costs`` measures what a megapixel of a
+photo and of a film takes of a processor, without Ray.
 """
 
 from __future__ import annotations
@@ -352,18 +352,15 @@ def measure_costs(sources: Path, frames: int) -> dict[str, object]:
         deep = content.astype(np.uint16) * 257
 
         def pan(index: int, width: int, height: int) -> Any:
-            return deep[3 * index : 3 * index + height, 4 * index : 4 * index + width]
+            return deep[3 * index : 3 * index + height, 3 * index : 3 * index + width]
 
         make_clip(film, regular(frames), size=(1920, 1080), pictures=pan, options={"crf": "18"})
         network: dict[str, float] = {}
         for model, calls in (("photo", 1), ("stream", 2), ("realtime", 8)):
             upscaler = Upscaler(model, 2, device="cpu")
             upscaler(content[:64, :64])  # warm-up
-            frame = content[:360, :640]
-            spent = _processor_time(
-                lambda u, x, n: [u(x) for _ in range(n)], upscaler, frame, calls
-            )
-            network[model] = round(spent[1] / calls / 0.2304, 3)
+            _, seconds = _processor_time(_repeat, calls, upscaler, content[:360, :640])
+            network[model] = round(seconds / calls / 0.2304, 3)
             print(model, network[model], flush=True)
         photo_task = Task(photo, folder / "large.jpg")
         _, of_photo = _processor_time(run_tasks, [photo_task], upscaler)
@@ -375,8 +372,8 @@ def measure_costs(sources: Path, frames: int) -> dict[str, object]:
     pixels = {"photo": 3.0, "film": 2.0736 * frames}
     spent = {"photo": of_photo / pixels["photo"], "film": of_film / pixels["film"]}
     return {
-        "what": f"x2 on the CPU by one process: a photo of 2000x1500 and {frames} frames of H.264 of "
-        "1920x1080, realtime, with the usual options, frames steadied",
+        "what": f"x2 on the CPU by one process: a photo of 2000x1500 and {frames} frames of "
+        "H.264 of 1920x1080, realtime, with the usual options, frames steadied",
         "cores": cores(),
         "load_of_the_machine": round(os.getloadavg()[1], 2),
         "processor_seconds_a_megapixel": {
@@ -401,6 +398,11 @@ def read_decoded(film: Path) -> int:
     # Frames before the first one wanted are only decoded.
     list(read_frames(clip, start=sys.maxsize))
     return clip.frames
+
+
+def _repeat(calls: int, upscaler: Upscaler, frame: Pixels8) -> None:
+    for _ in range(calls):
+        upscaler(frame)
 
 
 def _processor_time(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
