@@ -125,6 +125,38 @@ def test_a_folder_becomes_what_one_machine_makes_of_it(pool, folder, wanted, tmp
     assert {one.status for one in again} == {"skipped", "failed"}
 
 
+def test_a_worker_stays_with_its_clip_and_nobody_idles(pool, upscaler, tmp_path):
+    """With teams of one, two clips are made at the same time, each decoded once."""
+    tasks = []
+    for name in ("a.mkv", "b.mkv", "c.mkv"):
+        make_clip(tmp_path / name, regular(70))
+        tasks.append(Task(tmp_path / name, tmp_path / "out" / name))
+    while len(pool._idle) < 2:
+        pool.wait(1.0)
+    given = []
+
+    class Watched:
+        """The pool, with an eye on what it gives out."""
+
+        def __getattr__(self, name):
+            return getattr(pool, name)
+
+        def submit(self, unit):
+            given.append((pool.idle_worker, unit.source.name))
+            pool.submit(unit)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "_TEAM", 1)
+        outcomes = list(run_on_cluster(tasks, Watched(), JobOptions(clips=CLIPS)))
+    assert [one.status for one in outcomes] == ["done"] * 3
+    assert given[0][0] is not given[1][0]
+    assert {name for _, name in given[:2]} == {"a.mkv", "b.mkv"}
+    for task in tasks:
+        alone = Task(task.source, tmp_path / "alone" / task.target.name)
+        assert run_task(alone, upscaler, video=CLIPS).status == "done"
+        assert alone.target.read_bytes() == task.target.read_bytes()
+
+
 def workers():
     """The processes of workers, while they work or wait."""
     return [p for p in psutil.process_iter(["name"]) if p.info["name"].startswith("ray::Worker")]
@@ -231,36 +263,6 @@ def test_a_node_dies_and_is_replaced(cluster, pool, folder, wanted, tmp_path):
             cluster.pair.append(cluster.add_node(num_cpus=1, wait=False))
     assert told(outcomes) == told(wanted[0])
     assert content(tmp_path) == wanted[1]
-
-
-def test_a_worker_stays_with_its_clip_and_nobody_idles(pool, upscaler, tmp_path):
-    """With teams of one, two clips are made at the same time, each decoded once."""
-    tasks = []
-    for name in ("a.mkv", "b.mkv", "c.mkv"):
-        make_clip(tmp_path / name, regular(70))
-        tasks.append(Task(tmp_path / name, tmp_path / "out" / name))
-    given = []
-
-    class Watched:
-        """The pool, with an eye on what it gives out."""
-
-        def __getattr__(self, name):
-            return getattr(pool, name)
-
-        def submit(self, unit):
-            given.append((pool.idle_worker, unit.source.name))
-            pool.submit(unit)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "_TEAM", 1)
-        outcomes = list(run_on_cluster(tasks, Watched(), JobOptions(clips=CLIPS)))
-    assert [one.status for one in outcomes] == ["done"] * 3
-    assert given[0][0] is not given[1][0]
-    assert {name for _, name in given[:2]} == {"a.mkv", "b.mkv"}
-    for task in tasks:
-        alone = Task(task.source, tmp_path / "alone" / task.target.name)
-        assert run_task(alone, upscaler, video=CLIPS).status == "done"
-        assert alone.target.read_bytes() == task.target.read_bytes()
 
 
 def test_the_service_on_a_cluster_gives_the_same_bytes(pool, folder, wanted):
