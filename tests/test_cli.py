@@ -55,7 +55,7 @@ def light(code):
         return used.ru_utime + used.ru_stime
 
     best = 1e9
-    heavy = "{'torch', 'onnxruntime', 'pyvips', 'PIL'}"
+    heavy = "{'torch', 'onnxruntime', 'pyvips', 'PIL', 'ray'}"
     check = f"\nimport sys; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
     for _ in range(5):
         started = spent()

@@ -20,6 +20,7 @@
         ├── MissingExtraError    an optional dependency is not installed
         ├── WeightsError         weights missing, damaged, unsafe or of another network
         ├── BackendError         an engine cannot run this model here
+        ├── ClusterError         a cluster cannot be reached, or its machines do not fit
         ├── WrongResultError     what a model gave cannot be right
         ├── ExportError          an exported model is not the network it came from
         └── TrainingError        training cannot go on
@@ -27,11 +28,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ParagonError(Exception):
     """Base of all errors raised on purpose. The message says what fixes it."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors go from process to process, and constructors take more than the message.
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[ParagonError], args: tuple[Any, ...], state: dict[str, Any]) -> Any:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(ParagonError):
@@ -119,6 +132,10 @@ class WeightsError(EnvironmentProblem):
 
 class BackendError(EnvironmentProblem):
     """An engine cannot run this model here."""
+
+
+class ClusterError(EnvironmentProblem):
+    """A cluster cannot be reached, or its machines do not fit this one or each other."""
 
 
 class WrongResultError(EnvironmentProblem):

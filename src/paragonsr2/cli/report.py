@@ -17,14 +17,14 @@ from paragonsr2.errors import InterruptedJobError
 
 if TYPE_CHECKING:
     from paragonsr2.upscale.task import Outcome, TaskProgress
-    from paragonsr2.upscale.upscaler import Upscaler
+    from paragonsr2.upscale.upscaler import EngineFacts
 
 
 class JobReport:
     """Reports a job while it runs, and explains what is kept if the user interrupts it.
 
     Args:
-        upscaler: of the job.
+        facts: of the job's upscaler.
         files: number of files.
         as_json: print one JSON object at the end.
         as_events: print JSON objects as the job goes on.
@@ -37,7 +37,7 @@ class JobReport:
 
     def __init__(
         self,
-        upscaler: Upscaler,
+        facts: EngineFacts,
         files: int,
         *,
         as_json: bool = False,
@@ -46,10 +46,10 @@ class JobReport:
         shown: Callable[[str], str] = str,
     ) -> None:
         self._about: dict[str, object] = {
-            "model": upscaler.model,
-            "scale": upscaler.scale,
-            "backend": upscaler.backend.name,
-            "tile": upscaler.tile or "off",
+            "model": facts.model,
+            "scale": facts.scale,
+            "backend": facts.engine,
+            "tile": facts.tile or "off",
         }
         self._files, self._as_json, self._shown = files, as_json, shown
         self._silent = as_json or as_events or quiet

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import typer
 
+from paragonsr2.cli.cluster import (
+    Cluster,
+    RayCpusOption,
+    RayGpusOption,
+    RayOption,
+    RayTransferOption,
+    RayWorkersOption,
+)
 from paragonsr2.cli.options import (
     BackendOption,
     DeviceOption,
@@ -31,9 +39,10 @@ from paragonsr2.images.names import DEFAULT_QUALITY as IMAGE_QUALITY
 from paragonsr2.images.names import ImageFormatName
 
 if TYPE_CHECKING:
-    from paragonsr2.upscale.task import Outcome, Task
+    from paragonsr2.upscale.pictures import PictureOptions
+    from paragonsr2.upscale.task import Outcome, Progress, Task
+    from paragonsr2.upscale.upscaler import EngineFacts, Upscaler, UpscalerOptions
     from paragonsr2.upscale.upscaler import TileOption as TileValue
-    from paragonsr2.upscale.upscaler import Upscaler
     from paragonsr2.upscale.video import VideoOptions
     from paragonsr2.weights.metadata import BackendName, Precision
 
@@ -169,6 +178,11 @@ def upscale(
     strict: Strict = False,
     unchecked: Unchecked = False,
     max_megapixels: MaxMegapixels = 250.0,
+    ray: RayOption = None,
+    ray_cpus: RayCpusOption = 1.0,
+    ray_gpus: RayGpusOption = 0.0,
+    ray_workers: RayWorkersOption = None,
+    ray_transfer: RayTransferOption = False,
     as_json: JsonOption = False,
     as_events: AsEvents = False,
 ) -> None:
@@ -187,18 +201,27 @@ def upscale(
         codec, video_quality, preset, _encoder_options(encoder_option or []), segment, temporal
     )
     outputs = _Outputs(suffix, overwrite, strict, int(max_megapixels * 1e6))
-    with standard_streams(inputs, output, exclusive=as_json or as_events) as files:
-        upscaler = engine.open(videos)
-        tasks = _plan(files, upscaler.scale, images, videos, outputs, ensemble=ensemble)
+    cluster = None
+    if ray is not None:
+        cluster = Cluster(ray, ray_cpus, ray_gpus, ray_workers, ray_transfer)
+    with (
+        standard_streams(inputs, output, exclusive=as_json or as_events) as files,
+        engine.opened(videos, cluster) as workers,
+    ):
+        facts = workers.facts
+        tasks = _plan(files, facts.scale, images, videos, outputs, ensemble=ensemble)
         report = JobReport(
-            upscaler,
+            facts,
             len(tasks),
             as_json=as_json,
             as_events=as_events,
             quiet=files.to_stdout,
             shown=files.shown,
         )
-        with report, closing(_run(tasks, upscaler, images, videos, outputs, report)) as outcomes:
+        running = workers.running(
+            tasks, outputs.pictures(images), videos.options(outputs.max_pixels), report.progress
+        )
+        with report, running as outcomes:
             for outcome in outcomes:
                 report.add(outcome)
         files.deliver(tasks)
@@ -230,25 +253,78 @@ class _Engine:
     trust_model: bool
     unchecked: bool
 
-    def open(self, videos: _Videos) -> Upscaler:
+    @contextmanager
+    def opened(self, videos: _Videos, cluster: Cluster | None) -> Generator[_Workers]:
         """Load the network; what is missing for videos is reported now, not at the first clip."""
-        from paragonsr2.upscale.temporal import Steadier
+        options: UpscalerOptions = {
+            "backend": self.backend,
+            "device": self.device,
+            "precision": self.precision,
+            "tile": self.tile,
+            "ensemble": self.ensemble,
+            "trust_model": self.trust_model,
+            "check_results": not self.unchecked,
+        }
+        if cluster is not None:
+            opened = cluster.opened(self.model, self.scale, options, videos.temporal)
+            with opened as workers:
+                yield workers
+            return
         from paragonsr2.upscale.upscaler import Upscaler
+        from paragonsr2.upscale.video import open_steadier
 
-        upscaler = Upscaler(
-            self.model,
-            self.scale,
-            backend=self.backend,
-            device=self.device,
-            precision=self.precision,
-            tile=self.tile,
-            ensemble=self.ensemble,
-            trust_model=self.trust_model,
-            check_results=not self.unchecked,
+        upscaler = Upscaler(self.model, self.scale, **options)
+        open_steadier(videos.temporal, upscaler.scale)
+        yield _Here(upscaler)
+
+
+class _Workers(Protocol):
+    """Who does the work."""
+
+    @property
+    def facts(self) -> EngineFacts:
+        """The engine."""
+        ...
+
+    def running(
+        self,
+        tasks: Sequence[Task],
+        pictures: PictureOptions,
+        clips: VideoOptions,
+        progress: Progress,
+    ) -> AbstractContextManager[Generator[Outcome]]:
+        """The outcomes of the tasks, in order, as the work goes on."""
+        ...
+
+
+class _Here:
+    """This process does the work."""
+
+    def __init__(self, upscaler: Upscaler) -> None:
+        self.facts, self._upscaler = upscaler.facts, upscaler
+
+    def running(
+        self,
+        tasks: Sequence[Task],
+        pictures: PictureOptions,
+        clips: VideoOptions,
+        progress: Progress,
+    ) -> AbstractContextManager[Generator[Outcome]]:
+        """See :class:`_Workers`."""
+        from paragonsr2.upscale.job import run_tasks
+
+        return closing(
+            run_tasks(
+                tasks,
+                self._upscaler,
+                overwrite=pictures.overwrite,
+                strict=pictures.strict,
+                max_pixels=pictures.max_pixels,
+                quality=pictures.quality,
+                video=clips,
+                progress=progress,
+            )
         )
-        if videos.temporal == "on":
-            Steadier(upscaler.scale)
-        return upscaler
 
 
 @dataclass(frozen=True)
@@ -294,6 +370,13 @@ class _Outputs:
     strict: bool
     max_pixels: int
 
+    def pictures(self, images: _Images) -> PictureOptions:
+        """The options of pictures, with names and defaults of the library."""
+        from paragonsr2.upscale.pictures import PictureOptions
+
+        quality = IMAGE_QUALITY if images.quality is None else images.quality
+        return PictureOptions(self.max_pixels, quality, self.overwrite, self.strict)
+
 
 def _plan(
     files: Files,
@@ -314,28 +397,6 @@ def _plan(
     files.check(tasks)
     prepare_output(files.output)
     return tasks
-
-
-def _run(
-    tasks: Sequence[Task],
-    upscaler: Upscaler,
-    images: _Images,
-    videos: _Videos,
-    outputs: _Outputs,
-    report: JobReport,
-) -> Generator[Outcome]:
-    from paragonsr2.upscale.job import run_tasks
-
-    yield from run_tasks(
-        tasks,
-        upscaler,
-        overwrite=outputs.overwrite,
-        strict=outputs.strict,
-        max_pixels=outputs.max_pixels,
-        quality=images.quality,
-        video=videos.options(outputs.max_pixels),
-        progress=report.progress,
-    )
 
 
 def _check_qualities(tasks: Sequence[Task], quality: int | None, video_quality: int | None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,10 +61,78 @@ def read_frames(
     Raises:
         ImageError: the file cannot be read, or the frame size changes.
     """
+    with closing(FrameReader(clip, damage)) as reader:
+        yield from reader.read(start)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    index: int
+    pts: int
+    duration: int
+    frame: VideoFrame
+
+
+class FrameReader:
+    """Decodes a clip once, forwards, and hands out runs of its frames.
+
+    What a run yields depends on its bounds alone, and not on the runs before it.
+
+    Args:
+        clip: from :func:`~paragonsr2.clips.clip.probe`.
+        damage: counts what cannot be decoded, from the beginning of the clip.
+    """
+
+    def __init__(self, clip: Clip, damage: Damage | None = None) -> None:
+        self._clip = clip
+        self._converter = Converter(clip)
+        self._decoded = _decode(clip, damage)
+        self._last: _Decoded | None = None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._decoded.close()
+
+    def reaches(self, start: int) -> bool:
+        """Whether a run may start at this frame: decoding has gone no further."""
+        return self._last is None or start >= self._last.index
+
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[TimedPixels]:
+        """Yield a run of frames in order of presentation.
+
+        Args:
+            start: index of its first frame, which :meth:`reaches`; those before it are only
+                decoded.
+            stop: index after its last frame; None for the end of the clip.
+
+        Raises:
+            ImageError: the file cannot be read, or the frame size changes.
+        """
+        if stop is not None and start >= stop:
+            return
+        before: Pixels | None = None
+        for one in self._from(start):
+            pixels = self._converter.to_rgb(one.frame)
+            same = before is not None and np.array_equal(pixels, before)
+            before = pixels
+            yield TimedPixels(one.index, one.pts, one.duration, None if same else pixels)
+            if one.index + 1 == stop:
+                return
+
+    def _from(self, start: int) -> Iterator[_Decoded]:
+        # The last frame of a run may be the first of the next one, which it steadies.
+        if self._last is not None and self._last.index == start:
+            yield self._last
+        for one in self._decoded:
+            self._last = one
+            if one.index >= start:
+                yield one
+
+
+def _decode(clip: Clip, damage: Damage | None) -> Generator[_Decoded]:
+    """All frames of a clip, with time stamps that increase."""
     step = max(1, round(1 / (clip.rate or 25) / clip.time_base))
-    converter = Converter(clip)
     last: int | None = None
-    before: Pixels | None = None
     with open_clip(clip.path) as container:
         stream = main_stream(container)
         for index, frame in enumerate(decoded(container, stream, damage)):
@@ -80,12 +149,7 @@ def read_frames(
             if last is not None and pts <= last:
                 pts = last + 1
             last = pts
-            if index < start:
-                continue
-            pixels = converter.to_rgb(frame)
-            same = before is not None and np.array_equal(pixels, before)
-            before = pixels
-            yield TimedPixels(index, pts, int(frame.duration or step), None if same else pixels)
+            yield _Decoded(index, pts, int(frame.duration or step), frame)
 
 
 class Converter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import zipfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -145,17 +146,37 @@ class SegmentStore:
         Raises:
             OutputError: the file cannot be written, for example because the disk is full.
         """
-        with atomic_path(self._path(len(self._segments))) as part, part.open("wb") as file:
-            np.savez(
-                file,
-                header=_as_array(header),
-                pts=np.array([packet.pts for packet in packets], np.int64),
-                duration=np.array([packet.duration for packet in packets], np.int64),
-                key=np.array([packet.key for packet in packets], bool),
-                size=np.array([len(packet.data) for packet in packets], np.int64),
-                data=_as_array(b"".join(packet.data for packet in packets)),
-            )
+        write_segment(self._path(len(self._segments)), header, packets)
         self._segments.append(_Segment(len(packets), reorder_depth(packets), header))
+
+    def foreign(self, number: int) -> Path:
+        """A new name in the folder, for a segment that another process writes.
+
+        Only the holder of the folder's lock gives a file the name of a segment, so that nothing
+        that a lost process still writes can get among the segments of a later job.
+        """
+        return self.folder / f".{number:06d}.{secrets.token_hex(4)}.npz"
+
+    def adopt(self, path: Path) -> None:
+        """Take a file written by :func:`write_segment` as the next segment.
+
+        Args:
+            path: from :meth:`foreign`.
+
+        Raises:
+            OutputError: it is missing or damaged, or cannot be renamed.
+        """
+        segment = _examine(path)
+        if segment is None:
+            raise OutputError(
+                f"{path} is missing or damaged; do all machines share {self.folder.parent}? "
+                f"--ray-transfer does without"
+            )
+        try:
+            path.replace(self._path(len(self._segments)))
+        except OSError as error:
+            raise OutputError(f"cannot write {self.folder}: {error.strerror or error}") from error
+        self._segments.append(segment)
 
     def __iter__(self) -> Iterator[list[CodedPacket]]:
         """The packets of each segment, in decoding order; one segment in memory at a time."""
@@ -175,6 +196,29 @@ class SegmentStore:
         except OSError as error:
             raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def write_segment(path: Path, header: bytes, packets: Sequence[CodedPacket]) -> None:
+    """Write a segment's file, whole or not at all.
+
+    Args:
+        path: of the file.
+        header: parameter sets of its encoder.
+        packets: in decoding order.
+
+    Raises:
+        OutputError: the file cannot be written, for example because the disk is full.
+    """
+    with atomic_path(path) as part, part.open("wb") as file:
+        np.savez(
+            file,
+            header=_as_array(header),
+            pts=np.array([packet.pts for packet in packets], np.int64),
+            duration=np.array([packet.duration for packet in packets], np.int64),
+            key=np.array([packet.key for packet in packets], bool),
+            size=np.array([len(packet.data) for packet in packets], np.int64),
+            data=_as_array(b"".join(packet.data for packet in packets)),
+        )
 
 
 def _as_array(data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -16,7 +16,7 @@ import psutil
 from paragonsr2.files import write_atomic
 from paragonsr2.version import __version__
 
-_PACKAGES = ("av", "numpy", "onnxruntime", "opencv-python-headless", "pyvips", "torch")
+_PACKAGES = ("av", "numpy", "onnxruntime", "opencv-python-headless", "pyvips", "ray", "torch")
 
 
 def describe_machine() -> dict[str, object]:

@@ -23,7 +23,7 @@ from paragonsr2.upscale.task import (
     skipped,
 )
 from paragonsr2.upscale.upscaler import Upscaler
-from paragonsr2.upscale.video import VideoOptions, VideoProgress, upscale_video
+from paragonsr2.upscale.video import VideoOptions, VideoProgress, VideoResult, upscale_video
 
 
 def run_tasks(
@@ -88,11 +88,16 @@ def _enlarge_clip(
     try:
         result = upscale_video(task.source, task.target, upscaler, options, progress=report)
     except BusyOutputError as error:
-        return skipped(task, str(error))
+        return skipped(task, error)
     except ParagonError as error:
         return failed(task, error)
     except MemoryError:
         return failed(task, BackendError("not enough memory; use a smaller --tile"))
+    return clip_outcome(task, result, time.perf_counter() - started)
+
+
+def clip_outcome(task: Task, result: VideoResult, seconds: float) -> Outcome:
+    """The outcome of a clip that is done."""
     return Outcome(
         task.source,
         task.target,
@@ -100,7 +105,7 @@ def _enlarge_clip(
         "; ".join(result.damage + result.notes),
         result.width,
         result.height,
-        time.perf_counter() - started,
+        seconds,
         frames=result.frames,
         resumed=result.resumed,
         notes=result.damage,

@@ -131,7 +131,7 @@ class _Work:
         try:
             result, notes, lost = self._convert(task)
         except BusyOutputError as error:
-            return skipped(task, str(error))
+            return skipped(task, error)
         except ParagonError as error:
             return failed(task, error)
         except MemoryError:

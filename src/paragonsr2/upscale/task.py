@@ -61,7 +61,7 @@ class Outcome:
         frames: number of frames of a video; 0 for an image.
         resumed: frames of a video that an earlier run had finished.
         notes: what was wrong with the input of a task that is done all the same.
-        error: why the task failed; None if it did not.
+        error: why the task failed, or was left to another run; None otherwise.
     """
 
     source: Path
@@ -78,11 +78,12 @@ class Outcome:
     error: ParagonError | None = None
 
 
-def skipped(
-    task: Task, message: str = "the output is newer than the input; --overwrite replaces it"
-) -> Outcome:
-    """The outcome of a task that another run has done, or is doing."""
-    return Outcome(task.source, task.target, "skipped", message)
+def skipped(task: Task, error: ParagonError | None = None) -> Outcome:
+    """The outcome of a task that another run has done or, by an error that says so, is doing."""
+    message = "the output is newer than the input; --overwrite replaces it"
+    return Outcome(
+        task.source, task.target, "skipped", message if error is None else str(error), error=error
+    )
 
 
 def failed(task: Task, error: ParagonError) -> Outcome:

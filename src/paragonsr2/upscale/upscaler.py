@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, TypedDict, TypeVar, Unpack, cast
 
@@ -43,6 +44,27 @@ class UpscalerOptions(TypedDict, total=False):
     ensemble: bool
     trust_model: bool
     check_results: bool
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What an upscaler is, for whoever does not hold it: reports, and work done elsewhere.
+
+    Attributes:
+        model: its name.
+        scale: enlargement.
+        engine: name of the engine, with device and precision.
+        tile: side of a tile in input pixels; None for the whole image.
+        automatic_tile: the tile was chosen by the memory of the machine.
+        digest: see :attr:`Upscaler.digest`.
+    """
+
+    model: str
+    scale: int
+    engine: str
+    tile: int | None
+    automatic_tile: bool
+    digest: str
 
 
 class Upscaler:
@@ -199,6 +221,17 @@ class Upscaler:
         """
         return self.source.digest
 
+    @property
+    def facts(self) -> EngineFacts:
+        """What this upscaler is.
+
+        Raises:
+            WeightsError: the model file cannot be read.
+        """
+        return EngineFacts(
+            self.model, self.scale, self.backend.name, self.tile, self.automatic_tile, self.digest
+        )
+
     def divided(self, parts: int) -> Upscaler | None:
         """A twin for ``parts`` threads to share, each using its share of the cores.
 
@@ -209,6 +242,16 @@ class Upscaler:
             return None
         backend = self.backend.divided(parts)
         return None if backend is None else self.over(backend)
+
+    def with_tile(self, tile: int | None) -> Upscaler:
+        """A twin with another tile.
+
+        Args:
+            tile: side in input pixels; None for the whole image.
+        """
+        twin = copy.copy(self)
+        twin.tile = tile
+        return twin
 
     def over(self, backend: Backend) -> Upscaler:
         """A twin that runs the same model through another backend.

@@ -4,39 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
-from paragonsr2.arrays.pixels import Pixels, to_8_bits, to_16_bits
 from paragonsr2.clips.clip import MAX_FRAME_PIXELS
 from paragonsr2.clips.damage import Damage, broken_chain
-from paragonsr2.clips.encode import CodedPacket, SegmentEncoder
-from paragonsr2.clips.frames import Converter, TimedPixels, read_frames
+from paragonsr2.clips.frames import read_frames
 from paragonsr2.clips.plan import ClipPlan, plan_clip
 from paragonsr2.clips.remux import remux
 from paragonsr2.clips.segments import SegmentStore, locked, work_folder
 from paragonsr2.errors import ImageError, MissingExtraError, UsageError
-from paragonsr2.upscale.background import in_background
+from paragonsr2.upscale.segment import SegmentMaker
 from paragonsr2.upscale.temporal import Steadier
-from paragonsr2.upscale.upscaler import Upscaler
+from paragonsr2.upscale.upscaler import EngineFacts, Upscaler
 from paragonsr2.version import __version__
 
 #: Frames of a segment: the most that is lost when a job is interrupted, and the maximum distance
 #: of key frames.
 SEGMENT_FRAMES = 120
 
-# Decoded frames that may wait for the network, and enlarged ones that may wait for the next step.
-_DECODED_AHEAD, _ENLARGED_AHEAD = 4, 2
-
 #: Whether frames are steadied; ``auto`` does so if OpenCV is installed.
 Temporal = Literal["auto", "on", "off"]
-
-# A frame and its enlarged pixels; None if they equal those of the previous frame.
-_Enlarged = tuple[TimedPixels, Pixels | None]
 
 
 @dataclass(frozen=True)
@@ -185,31 +176,120 @@ def run_plan(
         MissingExtraError: ``temporal`` is ``on`` and OpenCV is not installed.
         OutputError: the result cannot be written, or another job is writing it.
     """
-    steadier, unsteady = _open_steadier(options.temporal, upscaler.scale)
-    target, folder = plan.target, work_folder(plan.target)
+    steadier, unsteady = open_steadier(options.temporal, upscaler.scale)
+    with video_job(plan, upscaler.facts, steadier_digest(steadier)) as job:
+        maker = SegmentMaker(
+            plan.clip, plan.encoding, upscaler, job.tile, steadier, options.segment
+        )
+        damage = _compute(job, maker, options.max_frames or sys.maxsize, progress)
+        return job.finish(damage, repeated=maker.repeated, strict=options.strict, notes=unsteady)
+
+
+def _compute(
+    job: VideoJob,
+    maker: SegmentMaker,
+    limit: int,
+    progress: Callable[[VideoProgress], None] | None,
+) -> Damage:
+    """Make the segments that are not finished yet; return what is wrong with the whole clip."""
+    clip, store, damage = job.plan.clip, job.store, Damage()
+    done = job.resumed
+
+    def report() -> None:
+        if progress is not None:
+            progress(VideoProgress(done, clip.frames, job.resumed, store.frames))
+
+    def after_frame() -> None:
+        nonlocal done
+        done += 1
+        if done > limit:
+            raise ImageError(f"{clip.path} has more than {limit} frames, which is the limit")
+        report()
+
+    if job.resumed:
+        report()
+    frames = read_frames(clip, start=maker.needs(done), damage=damage)
+    with closing(maker.make(frames, done, after_frame)) as segments:
+        for segment in segments:
+            store.append(segment.header, segment.packets)
+            report()
+    return damage
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """A clip whose segments are being made, by whomever; its work folder is locked.
+
+    Attributes:
+        plan: from :func:`plan_video`.
+        store: takes the segments, in order.
+        tile: to compute with; None for the whole frame.
+        resumed: frames that an earlier run had finished.
+        why: why an earlier run cannot be resumed; empty if it is, or if there was none.
+    """
+
+    plan: ClipPlan
+    store: SegmentStore
+    tile: int | None
+    resumed: int
+    why: str
+
+    def finish(
+        self, damage: Damage, *, repeated: int, strict: bool, notes: tuple[str, ...] = ()
+    ) -> VideoResult:
+        """Write the result, when all segments are there.
+
+        Args:
+            damage: of the clip, from its beginning to its end.
+            repeated: see :class:`VideoResult`.
+            strict: refuse a damaged clip.
+            notes: more notes for the result.
+
+        Raises:
+            ImageError: the clip is damaged, and ``strict`` is set.
+            OutputError: the result cannot be written.
+        """
+        plan, store = self.plan, self.store
+        damage.cut = damage.cut or _broken_chain(plan.clip.path)
+        found = damage.notes()
+        if found and strict:
+            raise ImageError(f"{plan.clip.path}: {found[0]}; leave out --strict to keep them")
+        part = store.folder / f"result{plan.target.suffix}"
+        frames = store.frames
+        remux(plan, part, store.header, store, store.reorder)
+        store.publish(part, plan.target)
+        why = (f"started over because {self.why}",) if self.why else ()
+        return VideoResult(
+            width=plan.encoding.width,
+            height=plan.encoding.height,
+            frames=frames,
+            repeated=repeated,
+            resumed=self.resumed,
+            codec=plan.encoding.codec,
+            notes=(*plan.notes, *notes, *why),
+            damage=found,
+        )
+
+
+@contextmanager
+def video_job(plan: ClipPlan, facts: EngineFacts, temporal: str) -> Generator[VideoJob]:
+    """Lock the work folder of a clip, and resume what is in it or start over.
+
+    Args:
+        plan: from :func:`plan_video`.
+        facts: of the upscaler that makes the segments.
+        temporal: :func:`steadier_digest` of the steadier that does.
+
+    Raises:
+        ImageError: the source cannot be read.
+        OutputError: the folder cannot be written, or another job is writing the result.
+    """
+    folder = work_folder(plan.target)
     with locked(folder):
         store = SegmentStore(folder)
-        tile = _tile(upscaler, store)
-        why = store.begin(_identity(plan, upscaler, tile, steadier))
-        run = _Run(plan, upscaler, tile, steadier, options, store, progress)
-        run.compute()
-        damage = run.damage.notes()
-        if damage and options.strict:
-            raise ImageError(f"{plan.clip.path}: {damage[0]}; leave out --strict to keep them")
-        part = folder / f"result{target.suffix}"
-        remux(plan, part, store.header, store, store.reorder)
-        store.publish(part, target)
-    notes = [*plan.notes, *unsteady, *([f"started over because {why}"] if why else [])]
-    return VideoResult(
-        width=plan.encoding.width,
-        height=plan.encoding.height,
-        frames=run.done,
-        repeated=run.repeated,
-        resumed=run.resumed,
-        codec=plan.encoding.codec,
-        notes=tuple(notes),
-        damage=damage,
-    )
+        tile = _tile(facts, store)
+        why = store.begin(_identity(plan, facts, tile, temporal))
+        yield VideoJob(plan, store, tile, store.frames, why)
 
 
 def _broken_chain(path: Path) -> str:
@@ -219,8 +299,21 @@ def _broken_chain(path: Path) -> str:
         raise ImageError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _open_steadier(wanted: Temporal, scale: int) -> tuple[Steadier | None, tuple[str, ...]]:
-    """The steadier, if any, and a note if there is none although it would be welcome."""
+def steadier_digest(steadier: Steadier | None) -> str:
+    """What a steadier, or none, adds to the identity of a job."""
+    return steadier.digest if steadier else "off"
+
+
+def open_steadier(wanted: Temporal, scale: int) -> tuple[Steadier | None, tuple[str, ...]]:
+    """The steadier, if any, and a note if there is none although it would be welcome.
+
+    Args:
+        wanted: whether frames are steadied.
+        scale: enlargement.
+
+    Raises:
+        MissingExtraError: it is wanted, and OpenCV is not installed.
+    """
     if wanted == "off":
         return None, ()
     try:
@@ -231,18 +324,18 @@ def _open_steadier(wanted: Temporal, scale: int) -> tuple[Steadier | None, tuple
         return None, (f"frames are not steadied: {error}, or use --temporal off",)
 
 
-def _tile(upscaler: Upscaler, store: SegmentStore) -> int | None:
+def _tile(facts: EngineFacts, store: SegmentStore) -> int | None:
     """The tile to compute with; None for the upscaler's own.
 
     An automatic tile depends on the available memory, and the last bit of a pixel depends on the
     tile. A job that is resumed therefore keeps the tile of its first run.
     """
     before = store.identity().get("tile")
-    return before if upscaler.automatic_tile and isinstance(before, int) else upscaler.tile
+    return before if facts.automatic_tile and isinstance(before, int) else facts.tile
 
 
 def _identity(
-    plan: ClipPlan, upscaler: Upscaler, tile: int | None, steadier: Steadier | None
+    plan: ClipPlan, facts: EngineFacts, tile: int | None, temporal: str
 ) -> dict[str, Any]:
     """Everything that determines the bytes of a segment."""
     path = plan.clip.path
@@ -255,117 +348,9 @@ def _identity(
     return {
         "version": __version__,
         "source": [about.st_size, about.st_mtime_ns, head],
-        "model": upscaler.digest,
-        "engine": upscaler.backend.name,
+        "model": facts.digest,
+        "engine": facts.engine,
         "tile": tile,
         "options": str(plan.encoding),
-        "temporal": steadier.digest if steadier else "off",
+        "temporal": temporal,
     }
-
-
-class _Run:
-    """One run over the frames that are not finished yet.
-
-    Attributes:
-        done: frames that are encoded, including those of earlier runs.
-        resumed: frames that earlier runs had finished.
-        repeated: frames of this run that equal the previous one and were not computed.
-        damage: what cannot be decoded of the clip, from its beginning.
-    """
-
-    def __init__(
-        self,
-        plan: ClipPlan,
-        upscaler: Upscaler,
-        tile: int | None,
-        steadier: Steadier | None,
-        options: VideoOptions,
-        store: SegmentStore,
-        progress: Callable[[VideoProgress], None] | None,
-    ) -> None:
-        self.clip, self.encoding = plan.clip, plan.encoding
-        self.upscaler, self.tile, self.steadier = upscaler, tile, steadier
-        self.limit = options.max_frames or sys.maxsize
-        self.size, self.store, self.progress = options.segment, store, progress
-        self.done = self.resumed = store.frames
-        self.repeated = 0
-        self.damage = Damage()
-
-    def compute(self) -> None:
-        """Decode, enlarge and steady in threads of their own, and encode in this one."""
-        if self.resumed:
-            self._report()
-        # A frame is steadied by the previous one, which therefore has to be computed again.
-        start = max(self.resumed - 1, 0) if self.steadier else self.resumed
-        frames = read_frames(self.clip, start=start, damage=self.damage)
-        decoded = in_background(frames, _DECODED_AHEAD)
-        enlarged = in_background(self._enlarge(decoded), _ENLARGED_AHEAD)
-        if self.steadier:
-            enlarged = in_background(self._steady(enlarged, self.steadier), _ENLARGED_AHEAD)
-        with closing(enlarged):
-            frames = self._as_frames(enlarged)
-            for _, segment in groupby(frames, key=lambda item: item[0].index // self.size):
-                self._encode(segment)
-        self.damage.cut = self.damage.cut or _broken_chain(self.clip.path)
-
-    def _enlarge(self, decoded: Generator[TimedPixels]) -> Generator[_Enlarged]:
-        with closing(decoded):
-            for frame in decoded:
-                if frame.pixels is None:
-                    yield frame, None
-                else:
-                    pixels = to_16_bits(frame.pixels) if self.steadier else frame.pixels
-                    yield frame, self.upscaler(pixels, tile=self.tile)
-
-    def _steady(self, enlarged: Generator[_Enlarged], steadier: Steadier) -> Generator[_Enlarged]:
-        """Steady each frame by the previous one.
-
-        The result depends on these two frames alone, even at the start of a segment, where an
-        interrupted job resumes with the previous frame.
-        """
-        small: Any = None
-        large: Any = None
-        with closing(enlarged):
-            for frame, pixels in enlarged:
-                steadied: Any = pixels
-                if pixels is None:
-                    if frame.index % self.size == 0:
-                        steadied = large
-                else:
-                    if large is not None:
-                        steadied = steadier((small, frame.pixels), (large, pixels))
-                    small, large = frame.pixels, pixels
-                if frame.index < self.resumed:
-                    continue
-                if steadied is not None and self.clip.depth <= 8:
-                    steadied = to_8_bits(steadied)
-                yield frame, steadied
-
-    def _as_frames(self, enlarged: Iterable[_Enlarged]) -> Iterator[tuple[TimedPixels, Any]]:
-        converter = Converter(self.clip)
-        frame: Any = None
-        for timed, pixels in enlarged:
-            self.repeated += timed.pixels is None
-            if pixels is not None:
-                frame = converter.from_rgb(pixels, self.encoding.pixel_format)
-            yield timed, frame
-
-    def _encode(self, segment: Iterable[tuple[TimedPixels, Any]]) -> None:
-        encoder = SegmentEncoder(self.encoding)
-        packets: list[CodedPacket] = []
-        for timed, frame in segment:
-            packets += encoder.encode(frame, timed.pts, timed.duration)
-            self.done += 1
-            if self.done > self.limit:
-                raise ImageError(
-                    f"{self.clip.path} has more than {self.limit} frames, which is the limit"
-                )
-            self._report()
-        packets += encoder.finish()
-        self.store.append(encoder.header, packets)
-        self._report()
-
-    def _report(self) -> None:
-        if self.progress is not None:
-            kept = self.store.frames
-            self.progress(VideoProgress(self.done, self.clip.frames, self.resumed, kept))

@@ -1,0 +1,1 @@
+"""Jobs on a Ray cluster: the work of ``upscale``, done by workers on several machines."""
