@@ -64,6 +64,13 @@ _KINDS = {
         tags=("general-upscaler", "compression-removal"),
         measured_on=_UNKNOWN_INPUT,
     ),
+    "real": _Kind(
+        use="Restoring pictures as people have them: blur, noise, JPEG blocks and ringing are "
+        "removed while they are enlarged.",
+        limit="On clean images it removes fine detail, and it may take texture for noise.",
+        tags=("general-upscaler", "restoration", "compression-removal", "denoise"),
+        measured_on=_BICUBIC,
+    ),
 }
 
 

@@ -226,8 +226,9 @@ def without_context(model: onnx.ModelProto) -> None:
 
 
 def bundled() -> list[Path]:
-    """The bundled float32 files."""
-    return sorted(FILES.glob("*_fp32.onnx"))
+    """The bundled float32 files that are to be faithful."""
+    kinds = ("fidelity", "compressed")
+    return sorted(path for kind in kinds for path in FILES.glob(f"*_{kind}_fp32.onnx"))
 
 
 def scale_of(model: onnx.ModelProto) -> int:

@@ -53,7 +53,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument(
-        "--kind", default="fidelity", choices=["fidelity", "perceptual", "compressed"]
+        "--kind",
+        default="fidelity",
+        choices=["fidelity", "perceptual", "compressed", "real", "art"],
     )
     parser.add_argument("--licence", default="MIT")
     parser.add_argument("--recipe", required=True, help="name of its configuration in configs/")
