@@ -13,7 +13,6 @@ from paragonsr2.upscale.backends import OnnxBackend
 from paragonsr2.upscale.resources import available_memory
 from paragonsr2.weights.metadata import Precision
 
-
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 
 
