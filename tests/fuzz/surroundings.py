@@ -63,7 +63,7 @@ class Place:
     works: bool = True
     streams: str = ""
     strange: bool = False
-    all_verbs: bool = True
+    all_verbs: bool = False
 
 
 def _full(folder: str, rest: int = 0) -> str:
@@ -81,30 +81,29 @@ _ASCII = {
 }  # fmt: skip
 
 PLACES = (
-    Place("a user without rights", environment=_HOME),
-    Place("a user without a name or a home", user=NAMELESS),
+    Place("a user without rights", environment=_HOME, all_verbs=True),
+    Place("a user without a name or a home", user=NAMELESS, all_verbs=True),
     Place("a home that is not there", environment={"HOME": "/nonexistent"}),
     Place("a read-only home", "chown 0 $WORK/home; chmod 555 $WORK/home;", _HOME),
-    Place("read-only folders", "chown -R 0 $WORK/out; chmod 555 $WORK/out;", _HOME, works=False),
+    Place("read-only folders", "chown -R 0 $WORK/out; chmod 555 $WORK/out;", _HOME, works=False, all_verbs=True),
     Place("a full /tmp", _full("/tmp"), _HOME),
     Place(
         "a full TMPDIR", "mkdir $WORK/t;" + _full("$WORK/t"), _HOME | {"TMPDIR": "$WORK/t"},
-        all_verbs=False,
     ),
-    Place("a TMPDIR that is not there", "", _HOME | {"TMPDIR": "/nonexistent"}, all_verbs=False),
-    Place("no room in any temporary folder", _NO_TEMPORARY, _HOME, works=False),
+    Place("a TMPDIR that is not there", "", _HOME | {"TMPDIR": "/nonexistent"}),
+    Place("no room in any temporary folder", _NO_TEMPORARY, _HOME, works=False, all_verbs=True),
     Place("little room in every temporary folder", _LITTLE_TEMPORARY, _HOME, works=False),
     Place("a locale of C", environment=_HOME | _ASCII),
-    Place("strange names", environment=_HOME, strange=True, all_verbs=False),
+    Place("strange names", environment=_HOME, strange=True),
     Place(
-        "strange names in a locale of C", environment=_HOME | _ASCII, strange=True, all_verbs=False
+        "strange names in a locale of C", environment=_HOME | _ASCII, strange=True
     ),
     Place(
         "a folder that is gone", "mkdir $WORK/g; cd $WORK/g; rmdir $WORK/g;", _HOME, works=False
     ),
-    Place("a full standard output", "", _HOME, works=False, streams=">/dev/full", all_verbs=False),
+    Place("a full standard output", "", _HOME, works=False, streams=">/dev/full"),
     Place(
-        "closed standard streams", "", _HOME, works=False, streams="<&- >&- 2>&-", all_verbs=False
+        "closed standard streams", "", _HOME, works=False, streams="<&- >&- 2>&-"
     ),
 )  # fmt: skip
 
