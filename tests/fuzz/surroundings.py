@@ -85,7 +85,10 @@ PLACES = (
     Place("a user without a name or a home", user=NAMELESS, all_verbs=True),
     Place("a home that is not there", environment={"HOME": "/nonexistent"}),
     Place("a read-only home", "chown 0 $WORK/home; chmod 555 $WORK/home;", _HOME),
-    Place("read-only folders", "chown -R 0 $WORK/out; chmod 555 $WORK/out;", _HOME, works=False, all_verbs=True),
+    Place(
+        "read-only folders", "chown 0 $WORK/out; chmod 555 $WORK/out;", _HOME, works=False,
+        all_verbs=True,
+    ),
     Place("a full /tmp", _full("/tmp"), _HOME),
     Place(
         "a full TMPDIR", "mkdir $WORK/t;" + _full("$WORK/t"), _HOME | {"TMPDIR": "$WORK/t"},

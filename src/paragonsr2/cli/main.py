@@ -28,6 +28,7 @@ from paragonsr2.cli.train import train
 from paragonsr2.cli.upscale import upscale
 from paragonsr2.cli.web import web
 from paragonsr2.errors import EnvironmentProblem, ParagonError
+from paragonsr2.files import is_full
 from paragonsr2.process import set_up_command
 from paragonsr2.version import __version__
 
@@ -92,10 +93,10 @@ def _require_current_folder() -> None:
         raise EnvironmentProblem("the current folder is gone; change to another one") from error
 
 
-def _is_full(error: OSError) -> bool:
-    """Whether there was no room for a file, here or in a library."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-    return full or "usable temporary directory" in str(error)
+def _has_no_room(error: OSError) -> bool:
+    """Whether a file had no place, here or in a library."""
+    nowhere = "usable temporary directory" in str(error)
+    return is_full(error) or error.errno == errno.EROFS or nowhere
 
 
 @contextmanager
@@ -126,7 +127,7 @@ def exit_on_error(program: str) -> Generator[None]:
         print(f"{program}: a library does not load: {reason}; reinstall {NAME}", file=sys.stderr)
         sys.exit(BROKEN_LIBRARY)
     except OSError as error:
-        if not _is_full(error):
+        if not _has_no_room(error):
             raise
         where = f"{error.filename}: " if error.filename else ""
         said = shown(f"{where}{error.strerror or error}")
