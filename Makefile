@@ -65,15 +65,18 @@ dist: .venv-release/ready
 		--mc-type library --output-reproducible -o dist/paragonsr2.cdx.json
 	rm -rf build/bare
 
-# The tests with the oldest direct dependencies that pyproject.toml allows, or with the newest.
+# The tests with the oldest direct dependencies that pyproject.toml allows, or with the newest. For some
+# of them alone: make oldest TESTS="tests/test_cli.py tests/test_weights.py"; where PyTorch's own index
+# is out of reach: make oldest TORCH="--find-links FOLDER --constraint FILE"
+TORCH ?= --torch-backend cpu
 oldest: RESOLUTION := lowest-direct
 newest: RESOLUTION := highest
 oldest newest: .venv-release/ready
 	rm -rf build/$@
 	$(PYTHON) -m venv build/$@
 	.venv-release/bin/uv pip install --quiet --python build/$@/bin/python --no-sources \
-		--resolution $(RESOLUTION) --torch-backend cpu -e '.[dev]'
-	build/$@/bin/python -m pytest --numprocesses auto --dist loadfile
+		--resolution $(RESOLUTION) $(TORCH) -e '.[dev]'
+	build/$@/bin/python -m pytest --numprocesses auto --dist loadfile $(TESTS)
 
 # Known vulnerabilities of what is pinned; asks the package index.
 audit: .venv-release/ready

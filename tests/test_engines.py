@@ -21,12 +21,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from conftest import exported, network_of, photo_like
 from fake_tensorrt import DataType, FakeTensorRt, inspection, layer
+from fuzz.hostile_models import ONNX_KINDS, enlarging, hostile_onnx
 from paragonsr2.cli.engine import build_or_keep
+from paragonsr2.cli.engine import engine as engine_verb
 from paragonsr2.errors import (
     BackendError,
     ExportError,
     MissingExtraError,
     OutputError,
+    ParagonError,
     TileError,
     UsageError,
     WeightsError,
@@ -67,6 +70,7 @@ from paragonsr2.upscale.tiling import spans
 from paragonsr2.upscale.upscaler import Upscaler
 from paragonsr2.weights.source import resolve
 from test_cli import fails_cleanly, run
+from test_hostile_models import if_model
 
 HAS_GPU = torch.cuda.is_available() and importlib.util.find_spec("tensorrt") is not None
 
@@ -295,15 +299,54 @@ def test_what_no_engine_can_be_built_from_is_refused(tmp_path):
     bad.write_bytes(b"nonsense")
     with pytest.raises(WeightsError, match="not an ONNX model"):
         read_graph(bad)
-    with pytest.raises(WeightsError, match="2 inputs"):
-        read_graph(save_graph(bad, inputs=2))
-    with pytest.raises(WeightsError, match="DOUBLE"):
+    for trusted in (False, True):
+        with pytest.raises((WeightsError, BackendError), match="2 inputs"):
+            read_graph(save_graph(bad, inputs=2), trusted=trusted)
+    with pytest.raises(BackendError, match="float32 input"):
         read_graph(save_graph(bad, np.float64))
+    with pytest.raises(WeightsError, match="DOUBLE"):
+        read_graph(save_graph(bad, np.float64), trusted=True)
     model = onnx.load(str(save_graph(bad)))
     model.graph.initializer[0].data_location = TensorProto.EXTERNAL
     bad.write_bytes(model.SerializeToString())
-    with pytest.raises(WeightsError, match="one file"):
-        read_graph(bad)
+    for trusted in (False, True):
+        with pytest.raises(WeightsError, match="one file"):
+            read_graph(bad, trusted=trusted)
+
+
+@pytest.mark.parametrize(
+    "model", [enlarging(metadata={"scale": "4"}), enlarging(metadata={"scale": "0"})]
+)
+def test_an_engine_is_not_built_of_a_wrong_scale(tmp_path, model):
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(WeightsError, match=r"metadata says x4|scale"):
+        read_graph(tmp_path / "m.onnx")
+
+
+def test_a_strangers_graph_needs_trust_to_become_an_engine(tmp_path):
+    model = tmp_path / "m.onnx"
+    model.write_bytes(if_model())
+    arguments = ("engine", model, "-o", tmp_path / "m.engine", "--print-trtexec")
+    refused = run(*arguments)
+    fails_cleanly(refused, 3)
+    assert "uses If" in refused.stderr
+    done = run(*arguments, "--trust-model")
+    assert done.returncode == 0, done.stderr
+    assert "trtexec" in done.stdout
+
+
+@pytest.mark.parametrize("number", range(len(ONNX_KINDS) + 1))
+def test_no_engine_is_built_of_a_hostile_graph(tmp_path, number, monkeypatch):
+    """Whatever is wrong is one line, before TensorRT sees anything of the file."""
+    kind, content = hostile_onnx(number, 5)
+    model = tmp_path / f"{kind}.onnx"
+    model.write_bytes(content)
+    monkeypatch.setattr("paragonsr2.tensorrt.engine_files.load_tensorrt", FakeTensorRt)
+    monkeypatch.setattr("paragonsr2.tensorrt.engine_files.find_gpu", lambda: (None, GPU))
+    with pytest.raises(ParagonError) as told:
+        engine_verb(model, tmp_path / "m.engine", precision=None)
+    assert len(str(told.value).splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [model.name]
 
 
 # Command lines

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -198,6 +200,17 @@ def test_disk_space_is_bounded_by_what_arrives(make_running):
         assert int(answer.headers["retry-after"]) > 0
         assert running.parts.spool.used == 0
         assert running.files() == []
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 503), (errno.EIO, 500)])
+def test_a_full_disk_is_not_an_error_of_the_service(running, monkeypatch, number, status):
+    def write(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(running.parts.spool, "folder", write)
+    answer = running.post("/v1/upscale?scale=2", picture())
+    assert answer.status_code == status
+    assert ("retry-after" in answer.headers) == (status == 503)
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(running):

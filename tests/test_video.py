@@ -23,6 +23,7 @@ from paragonsr2.clips.codecs import CODECS
 from paragonsr2.clips.container import is_video
 from paragonsr2.clips.encode import SegmentEncoder
 from paragonsr2.clips.frames import Converter, read_frames
+from paragonsr2.clips.instructions import x264_instructions
 from paragonsr2.clips.opening import real_time_threads
 from paragonsr2.clips.plan import plan_clip
 from paragonsr2.clips.segments import locked, work_folder
@@ -607,6 +608,13 @@ def test_an_option_of_the_encoder_reaches_it_and_an_unknown_one_is_named(tmp_pat
     assert "has no option n" in done.stderr
     assert done.returncode != 0
     assert not target.exists()
+
+
+def test_x264_keeps_to_instructions_that_repeat_themselves(tmp_path):
+    make_clip(tmp_path / "in.mkv", regular(3))
+    plan = plan_clip(tmp_path / "in.mkv", tmp_path / "out.mkv", 2, codec="h264", gop=30)
+    given = plan.encoding.options["x264-params"].split(":")
+    assert {f"{key}={value}" for key, value in x264_instructions().items()} <= set(given)
 
 
 HARDWARE = [name for name, row in CODECS.items() if row.hardware]

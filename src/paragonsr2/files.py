@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import os
@@ -69,6 +70,15 @@ def atomic_path(path: Path, *, alone: bool = False) -> Generator[Path]:
             os.close(lock)
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is that there is no room for a file."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
 
 
 def require_room(part: Path, path: Path) -> None:

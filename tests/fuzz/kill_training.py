@@ -2,7 +2,7 @@
 
 ::
 
-    python tests/fuzz/kill_training.py --result results/robustness/kill_training.json
+    PYTHONPATH=tests python -m fuzz.kill_training --result results/robustness/kill_training.json
 
 The run plays against a small discriminator and writes its state after every step. Some kills are
 at random moments, and some, aimed, at the moment a file is being written. After each kill the
@@ -17,7 +17,6 @@ import json
 import os
 import pickle
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,11 +25,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.flop_counter
 from PIL import Image
 
+from fuzz.forked import Forked
 from paragonsr2.errors import WeightsError
 from paragonsr2.files import is_temporary
 from paragonsr2.measure.machine import write_result
+from paragonsr2.training import loop  # noqa: F401 - or each run would import it
 from paragonsr2.training.journal import TRAINING_FILE
 from paragonsr2.training.state import STATE_FILE
 from paragonsr2.weights.store import load_checkpoint
@@ -74,16 +76,16 @@ def prepare(folder: Path, steps: int) -> Path:
     return config
 
 
-def start(config: Path, output: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "paragonsr2", "train", str(config), f"run.output={output}"]
+def start(config: Path, output: Path) -> Forked:
+    arguments = ["train", str(config), f"run.output={output}"]
     if (output / STATE_FILE).exists():
-        command.append("--resume")
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        arguments.append("--resume")
+    return Forked(arguments)
 
 
 def finish(config: Path, output: Path) -> None:
     with start(config, output) as process:
-        _, said = process.communicate()
+        said = process.stderr.read()
     if process.returncode:
         sys.exit(f"a run ended with {process.returncode}: {said}")
 
@@ -126,7 +128,7 @@ def same(one: Any, other: Any) -> bool:
     return one == other
 
 
-def wait_for_a_file_in_writing(process: subprocess.Popen[str], output: Path) -> None:
+def wait_for_a_file_in_writing(process: Forked, output: Path) -> None:
     while process.poll() is None:
         if any(is_temporary(Path(entry.name)) for entry in os.scandir(output)):
             return
@@ -156,7 +158,6 @@ def main() -> None:
             # A few steps, then any moment within the next one or two.
             lines, moment = rng.randint(0, 16), rng.uniform(0.0, 0.1)
             with start(config, war) as process:
-                assert process.stderr is not None
                 seen = 0
                 for line in process.stderr:
                     seen += line.startswith("step")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from paragonsr2.cli.options import TrustOption
 from paragonsr2.errors import EnvironmentProblem, UsageError
 from paragonsr2.weights.metadata import GraphPrecision
 
@@ -46,6 +47,7 @@ def engine(
         typer.Option(help="TensorRT version of that command. Default: the installed one, or 11."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Rebuild an engine that exists.")] = False,
+    trust_model: TrustOption = False,
 ) -> None:
     """Build a TensorRT engine for this GPU; an existing engine that fits is kept.
 
@@ -74,7 +76,7 @@ def engine(
         )
 
     if print_trtexec:
-        graph = read_graph(model)
+        graph = read_graph(model, trusted=trust_model)
         wanted = precision or graph.precision
         cache = timing_cache or path.with_name(TIMING_CACHE)
         order = Order(model, path, profile, wanted, scratch, cache)
@@ -84,7 +86,7 @@ def engine(
 
     trt = load_tensorrt()
     _, gpu = find_gpu()
-    graph = read_graph(model)
+    graph = read_graph(model, trusted=trust_model)
     wanted = precision or graph.precision
     path = engine_path(output, model, identify(trt, gpu, graph, profile, wanted).key)
     cache = timing_cache or path.with_name(TIMING_CACHE)

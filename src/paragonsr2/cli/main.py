@@ -5,11 +5,13 @@ Only light modules are imported here, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,12 +27,13 @@ from paragonsr2.cli.serve import serve
 from paragonsr2.cli.train import train
 from paragonsr2.cli.upscale import upscale
 from paragonsr2.cli.web import web
-from paragonsr2.errors import ParagonError
+from paragonsr2.errors import EnvironmentProblem, ParagonError
+from paragonsr2.files import is_full
 from paragonsr2.process import set_up_command
 from paragonsr2.version import __version__
 
 NAME = "paragonsr2"
-INTERRUPTED, BROKEN_LIBRARY = 130, 3
+INTERRUPTED, BROKEN_LIBRARY, NO_ROOM = 130, 3, 3
 
 app = typer.Typer(
     name=NAME,
@@ -82,6 +85,20 @@ def _end_when_told() -> None:
         signal.signal(signal.SIGTERM, end)
 
 
+def _require_current_folder() -> None:
+    """Libraries that are loaded later crash if the folder is gone."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise EnvironmentProblem("the current folder is gone; change to another one") from error
+
+
+def _has_no_room(error: OSError) -> bool:
+    """Whether a file had no place, here or in a library."""
+    nowhere = "usable temporary directory" in str(error)
+    return is_full(error) or error.errno == errno.EROFS or nowhere
+
+
 @contextmanager
 def exit_on_error(program: str) -> Generator[None]:
     """Print an expected error as one line on stderr and exit with its code.
@@ -93,6 +110,7 @@ def exit_on_error(program: str) -> Generator[None]:
     _end_when_told()
     streams = StandardStreams()
     try:
+        _require_current_folder()
         try:
             yield
         except SystemExit as end:
@@ -108,6 +126,17 @@ def exit_on_error(program: str) -> Generator[None]:
         reason = shown(str(error))
         print(f"{program}: a library does not load: {reason}; reinstall {NAME}", file=sys.stderr)
         sys.exit(BROKEN_LIBRARY)
+    except OSError as error:
+        if not _has_no_room(error):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        said = shown(f"{where}{error.strerror or error}")
+        print(
+            f"{program}: no room for temporary files: {said}; make room there, or name another "
+            "folder in TMPDIR",
+            file=sys.stderr,
+        )
+        sys.exit(NO_ROOM)
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -17,6 +17,7 @@ from av.video.frame import VideoFrame
 from paragonsr2.clips.clip import RGB, UNTAGGED, Clip, Mastering, guessed_matrix
 from paragonsr2.clips.codecs import CODECS, DEFAULT_QUALITY, SOFTWARE, CodecRow
 from paragonsr2.clips.container import reason
+from paragonsr2.clips.instructions import x264_instructions
 from paragonsr2.clips.opening import opening_encoder
 from paragonsr2.errors import OptionError, OutputError
 
@@ -287,7 +288,7 @@ def _own_parameters(codec: str, mastering: Mastering, gop: int) -> Iterator[tupl
         yield from {"log-level": "none", "open-gop": "0", "frame-threads": "2"}.items()
         yield from {"keyint": str(gop), "repeat-headers": "0"}.items()
     if codec == "h264":
-        yield from {"open-gop": "0", "keyint": str(gop)}.items()
+        yield from {"open-gop": "0", "keyint": str(gop), **x264_instructions()}.items()
     if codec not in ("h264", "hevc", "av1"):
         return
     # x264 and x265 expect chromaticities in 1/50000 and luminance in 1/10000.

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from paragonsr2.errors import MissingExtraError, WeightsError
 from paragonsr2.files import sha256
-from paragonsr2.weights.metadata import GraphPrecision
+from paragonsr2.weights.graph_check import graph_scale, require_scale
+from paragonsr2.weights.metadata import GraphPrecision, read_facts
 
 # Operators whose second input holds the weights of a network.
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
@@ -35,13 +36,19 @@ class Graph:
     metadata: dict[str, str]
 
 
-def read_graph(path: Path) -> Graph:
-    """Read an ONNX file.
+def read_graph(path: Path, *, trusted: bool = False) -> Graph:
+    """Read an ONNX file, after a limited process has examined it.
+
+    Args:
+        path: of a one-file model.
+        trusted: read it without that examination, and without limits.
 
     Raises:
         MissingExtraError: the onnx package is not installed.
-        WeightsError: the file is not a readable one-file model with one input and one output, or
-            its weights are neither float32 nor float16.
+        WeightsError: the file is not a readable one-file model with one input and one output, its
+            weights are neither float32 nor float16, it does what it must not, or says of itself
+            what cannot be.
+        BackendError: it does not enlarge an RGB image.
     """
     try:
         import onnx
@@ -51,6 +58,7 @@ def read_graph(path: Path) -> Graph:
         content = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+    found = None if trusted else graph_scale(content, path.name)
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's errors have no public base
@@ -75,14 +83,17 @@ def read_graph(path: Path) -> Graph:
     types = {
         stored[node.input[1]].data_type
         for node in graph.node
-        if node.op_type in _WEIGHTED and node.input[1] in stored
+        if node.op_type in _WEIGHTED and len(node.input) > 1 and node.input[1] in stored
     }
     if not types or types - {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}:
-        found = ", ".join(sorted(onnx.TensorProto.DataType.Name(kind) for kind in types))
+        named = {number: name for name, number in onnx.TensorProto.DataType.items()}
+        kinds = ", ".join(sorted(named.get(kind, str(kind)) for kind in types))
         raise WeightsError(
-            f"{path.name} has weights of type {found or 'unknown'}; "
+            f"{path.name} has weights of type {kinds or 'unknown'}; "
             f"engines are built from float32 or float16"
         )
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    require_scale(read_facts(metadata, path.name).scale, found, path.name)
     return Graph(
         name=path.name,
         content=content,
@@ -91,5 +102,5 @@ def read_graph(path: Path) -> Graph:
         precision="fp16" if onnx.TensorProto.FLOAT16 in types else "fp32",
         input=inputs[0],
         output=outputs[0],
-        metadata={entry.key: entry.value for entry in model.metadata_props},
+        metadata=metadata,
     )

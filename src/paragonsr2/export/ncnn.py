@@ -10,6 +10,7 @@ Source: ncnn's and PNNX's documentation.
 from __future__ import annotations
 
 import copy
+import io
 import re
 import subprocess
 import tempfile
@@ -89,9 +90,11 @@ def build_ncnn(network: ParagonSR2) -> NcnnModel:
         warnings.simplefilter("ignore", DeprecationWarning)
         trace = cast("Callable[..., torch.jit.ScriptModule]", torch.jit.trace)
         traced = trace(_Closed(deployed).eval(), torch.rand(1, 3, *_SIZES[0]))
+        # Not into a file: one that PyTorch cannot write to its end aborts the process.
+        torch.jit.save(traced, held := io.BytesIO())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pt"
-        traced.save(str(path))
+        path.write_bytes(held.getvalue())
         shapes = [f"[1,3,{height},{width}]" for height, width in _SIZES]
         command = [pnnx.EXEC_PATH, path.name, f"inputshape={shapes[0]}",
                    f"inputshape2={shapes[1]}", "fp16=1"]  # fmt: skip

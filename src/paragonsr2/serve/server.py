@@ -141,11 +141,18 @@ def configuration(
 
 
 def default_folder() -> Path:
-    """Where a user's services keep their state."""
-    if os.name == "nt":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    else:
-        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    """Where a user's services keep their state.
+
+    Raises:
+        UsageError: the user has no home.
+    """
+    variable, inside = (
+        ("LOCALAPPDATA", "AppData/Local") if os.name == "nt" else ("XDG_STATE_HOME", ".local/state")
+    )
+    try:
+        base = os.environ.get(variable) or Path.home() / inside
+    except RuntimeError as error:
+        raise UsageError("this user has no home folder; give a folder with --folder") from error
     return Path(base) / "paragonsr2" / "service"
 
 

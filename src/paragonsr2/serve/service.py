@@ -23,6 +23,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from paragonsr2.errors import EnvironmentProblem, ParagonError, RefusedError, UsageError
+from paragonsr2.files import is_full
 from paragonsr2.serve.guard import Guard, refuse
 from paragonsr2.serve.inference import InferenceRoutes
 from paragonsr2.serve.job_routes import JobRoutes
@@ -36,7 +37,7 @@ from paragonsr2.serve.pictures import PictureRoutes
 from paragonsr2.serve.preview_routes import PreviewRoutes
 from paragonsr2.serve.queueing import OutOfTimeError, PictureQueue
 from paragonsr2.serve.runner import JobRunner
-from paragonsr2.serve.spool import Spool
+from paragonsr2.serve.spool import Spool, no_room
 from paragonsr2.version import __version__
 
 #: Seconds between two sweeps for jobs that ended long ago.
@@ -131,6 +132,8 @@ class Service:
         app.add_exception_handler(ParagonError, _refused)
         app.add_exception_handler(RequestValidationError, _refused)
         app.add_exception_handler(HTTPException, _refused)
+        app.add_exception_handler(OSError, _perhaps_full)
+        app.add_exception_handler(sqlite3.Error, _perhaps_full)
         app.add_exception_handler(Exception, _broken)
         return app
 
@@ -190,8 +193,8 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 def _refusal(error: Exception) -> RefusedError:
-    if isinstance(error, RefusedError):
-        return error
+    if isinstance(error, RefusedError) or is_full(error):
+        return error if isinstance(error, RefusedError) else no_room()
     if isinstance(error, OutOfTimeError):
         return RefusedError(504, str(error))
     if isinstance(error, EnvironmentProblem):
@@ -203,6 +206,14 @@ def _refusal(error: Exception) -> RefusedError:
         place = ".".join(str(part)[:40] for part in first["loc"][1:])
         return RefusedError(422, f"{place}: {first['msg']}")
     return RefusedError(422, str(error))
+
+
+async def _perhaps_full(request: Request, error: Exception) -> Response:
+    """A full disk as an answer."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code != sqlite3.SQLITE_FULL and not is_full(error):
+        raise error
+    return await refuse(no_room(), request.scope, request.scope["state"]["body"])
 
 
 async def _broken(_: Request, __: Exception) -> Response:

@@ -17,6 +17,11 @@ from paragonsr2.errors import RefusedError
 _LATER = 30
 
 
+def no_room() -> RefusedError:
+    """The refusal of a request whose files have no place."""
+    return RefusedError(503, "the service has no room for files left; try again later", _LATER)
+
+
 class Spool:
     """Counts the bytes of all files, and gives out folders for them.
 
@@ -50,9 +55,7 @@ class Spool:
         """
         while not self._added(count, must_fit=must_fit):
             if not self.make_room():
-                raise RefusedError(
-                    503, "the service has no room for files left; try again later", _LATER
-                )
+                raise no_room()
 
     def _added(self, count: int, *, must_fit: bool) -> bool:
         with self._lock:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image, features
 
 from paragonsr2.arrays.pixels import Pixels8
+from paragonsr2.clips.instructions import x264_instructions
 from paragonsr2.clips.opening import opening_encoder
 from paragonsr2.errors import MissingExtraError, TrainingError
 from paragonsr2.training.config import CodecConfig
@@ -324,6 +325,8 @@ def compress_video(frames: Sequence[Pixels8], encoding: Encoding) -> list[Pixels
     av = load_av()
     codec = VIDEO[encoding.codec]
     options = {"crf": str(encoding.quality), codec.speed: encoding.speed, **codec.options}
+    if codec.encoder == "libx264" and x264_instructions():
+        options["x264-params"] = ":".join(f"{k}={v}" for k, v in x264_instructions().items())
     try:
         packets = _encode(av, frames, codec.encoder, encoding.yuv444, options)
         decoder = av.CodecContext.create(codec.decoder, "r")

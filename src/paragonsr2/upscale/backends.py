@@ -18,7 +18,7 @@ from paragonsr2.errors import BackendError, MissingExtraError, WeightsError
 from paragonsr2.process import without_telemetry
 from paragonsr2.upscale.resources import available_memory, cores, gpu_memory
 from paragonsr2.weights.catalogue import ModelFile
-from paragonsr2.weights.graph_check import graph_scale
+from paragonsr2.weights.graph_check import graph_scale, require_scale
 from paragonsr2.weights.metadata import Precision, read_facts
 
 if TYPE_CHECKING:
@@ -215,8 +215,7 @@ class OnnxBackend:
         self.name = f"onnxruntime {short} {'fp16' if self.half else 'fp32'}{why}"
         self.facts = read_facts(session.get_modelmeta().custom_metadata_map, label)
         stated = self.facts.scale
-        if found is not None and stated not in (None, found):
-            raise WeightsError(f"{label} enlarges x{found}, and its metadata says x{stated}")
+        require_scale(stated, found, label)
         self.scale = stated or found or graph_scale(content, label, trusted=True)
         self.halo, self.multiple_of = self.facts.needs.halo, self.facts.needs.multiple_of
         self.bytes_per_pixel = 4 * self.facts.needs.floats_per_pixel

@@ -59,6 +59,16 @@ def graph_scale(content: bytes, label: str, *, trusted: bool = False) -> int:
     return cast(int, run_limited(__name__, label, label=label, content=content))
 
 
+def require_scale(stated: int | None, found: int | None, label: str) -> None:
+    """Refuse a model whose metadata state another scale than its graph has; None is unknown.
+
+    Raises:
+        WeightsError: they differ.
+    """
+    if None not in (stated, found) and stated != found:
+        raise WeightsError(f"{label} enlarges x{found}, and its metadata says x{stated}")
+
+
 def examine(content: bytes, label: str, *, trusted: bool = False) -> int:
     """The same in this process, without limits of memory and time; see :func:`graph_scale`."""
     import onnx
