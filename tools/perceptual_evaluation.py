@@ -19,6 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from features import ClassifierDistance, TextDetectorDistance
+from ncnn_peers import NcnnPeer
+from niqe import niqe
 from PIL import Image, ImageDraw, ImageFont
 
 from paragonsr2.arrays.pixels import Pixels8
@@ -33,9 +36,6 @@ from paragonsr2.upscale.upscaler import Upscaler
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from benchmark.features import ClassifierDistance, TextDetectorDistance  # noqa: E402
-from benchmark.ncnn_peers import NcnnPeer  # noqa: E402
-from benchmark.niqe import niqe  # noqa: E402
 from benchmark.perceptual import gradient_distance, log_spectral_distance  # noqa: E402
 
 RESULT = ROOT / "results" / "perceptual" / "restoration_x2.json"
