@@ -25,7 +25,6 @@ TODAY = {
     "paragonsr2_realtime_x3_fidelity_fp32.onnx": 3.1,
     "paragonsr2_realtime_x4_fidelity_fp32.onnx": 4.0,
     "paragonsr2_realtime_x8_fidelity_fp32.onnx": 5.9,
-    "paragonsr2_stream_x2_compressed_fp32.onnx": 22.2,
 }
 
 
