@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-
-from paragonsr2.arrays.pixels import Pixels8
+from paragonsr2.arrays.pixels import Pixels8, to_8_bits
 from paragonsr2.images.reading import read_picture
 from paragonsr2.measure.machine import write_result
 from paragonsr2.measure.quality import evaluate_image, mean_score
@@ -38,7 +36,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     originals = [
-        read_picture(path).pixels
+        to_8_bits(read_picture(path).pixels)
         for path in sorted((options.data / "benchmark" / "Set14" / "HR").iterdir())
     ]
     rows: list[dict[str, object]] = []
