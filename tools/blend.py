@@ -1,0 +1,41 @@
+"""Blend two checkpoints that share their start: weights between a faithful and a crisp model.
+
+    python tools/blend.py FAITHFUL.safetensors CRISP.safetensors --share 0.5 -o OUT.safetensors
+
+Each weight is ``(1 - share) * FAITHFUL + share * CRISP``. Source: Wang et al., "ESRGAN", 2018
+(network interpolation).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from paragonsr2.weights.store import load_checkpoint, save_checkpoint
+
+
+def main() -> None:
+    """Write the blend."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("faithful", type=Path)
+    parser.add_argument("crisp", type=Path)
+    parser.add_argument("--share", type=float, required=True, help="of the second, 0..1")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args()
+    first, second = load_checkpoint(options.faithful), load_checkpoint(options.crisp)
+    if first.description != second.description:
+        parser.error("the checkpoints are of different networks")
+    theirs = second.network.state_dict()
+    blended = {
+        key: torch.lerp(value, theirs[key], options.share) if value.is_floating_point() else value
+        for key, value in first.network.state_dict().items()
+    }
+    first.network.load_state_dict(blended)
+    training = {**second.training, "blend": f"{options.share:g} of it with the run's best in PSNR"}
+    save_checkpoint(options.output, first.network, first.description.variant, training)
+
+
+if __name__ == "__main__":
+    main()
