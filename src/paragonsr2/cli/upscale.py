@@ -218,10 +218,8 @@ def upscale(
             quiet=files.to_stdout,
             shown=files.shown,
         )
-        running = workers.running(
-            tasks, outputs.pictures(images), videos.options(outputs.max_pixels), report.progress
-        )
-        with report, running as outcomes:
+        pictures, clips = outputs.pictures(images), videos.options(outputs.max_pixels)
+        with report, workers.running(tasks, pictures, clips, report.progress) as outcomes:
             for outcome in outcomes:
                 report.add(outcome)
         files.deliver(tasks)
