@@ -105,7 +105,7 @@ def test_several_files_each_have_a_state_and_come_in_one_zip(page, tmp_path, pag
     # A TIFF is shown, too, though the browser has no decoder for it.
     row(page, "three.tif").locator(".pick").click()
     page.wait_for_selector(".stage img.after")
-    page.wait_for_function("document.querySelector('.stage .after').naturalWidth === 64")
+    page.wait_for_function("() => document.querySelector('.stage .after').naturalWidth === 64")
     before = len(page_service.files())
     row(page, "one.png").locator(".remove").click()
     assert page.locator("#files li").count() == 4
