@@ -57,6 +57,24 @@ def gradient_distance(sr: Pixels8, hr: Pixels8) -> float:
     return float(0.5 * np.abs(_shares(sr) - _shares(hr)).sum())
 
 
+def blockiness(pixels: Pixels8, period: int) -> float:
+    """How much larger luma steps are at the borders of blocks than elsewhere.
+
+    Args:
+        pixels: ``(H, W, 3)`` uint8.
+        period: side of a block in pixels; 8 times the scale for an enlarged JPEG.
+
+    Returns:
+        1 where no blocks show.
+    """
+    y = luma(pixels)
+    ratios: list[float] = []
+    for steps in (np.abs(np.diff(y, axis=1)), np.abs(np.diff(y, axis=0)).T):
+        at_border = np.arange(steps.shape[1]) % period == period - 1
+        ratios.append(float(steps[:, at_border].mean() / max(steps[:, ~at_border].mean(), 1e-6)))
+    return float(np.mean(ratios))
+
+
 def _shares(pixels: Pixels8) -> NDArray[np.float64]:
     y = luma(pixels)
     magnitude = np.hypot(np.diff(y, axis=0)[:, :-1], np.diff(y, axis=1)[:-1])

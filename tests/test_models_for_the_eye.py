@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmark.perceptual import blockiness
 from conftest import ROOT
 from paragonsr2.measure.quality import luma, psnr, shrink
 from paragonsr2.upscale.upscaler import Upscaler
@@ -31,15 +32,6 @@ def stored(pixels, quality):
     Image.fromarray(pixels).save(buffer, "jpeg", quality=quality)
     with Image.open(buffer) as image:
         return np.asarray(image)
-
-
-def blockiness(pixels, period):
-    """Luma steps at the borders of blocks, relative to those elsewhere."""
-    ratios = []
-    for steps in (np.abs(np.diff(luma(pixels), axis=1)), np.abs(np.diff(luma(pixels), axis=0)).T):
-        at_border = np.arange(steps.shape[1]) % period == period - 1
-        ratios.append(steps[:, at_border].mean() / steps[:, ~at_border].mean())
-    return np.mean(ratios)
 
 
 @each

@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw, ImageFont
 from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.images.reading import read_picture
 from paragonsr2.measure.machine import write_result
-from paragonsr2.measure.quality import crop_to_multiple, luma, score, shrink
+from paragonsr2.measure.quality import crop_to_multiple, score, shrink
 from paragonsr2.training.config import BlindConfig
 from paragonsr2.training.data import Pair
 from paragonsr2.training.degradations import BlindDegradation
@@ -36,7 +36,11 @@ from paragonsr2.upscale.upscaler import Upscaler
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from benchmark.perceptual import gradient_distance, log_spectral_distance  # noqa: E402
+from benchmark.perceptual import (  # noqa: E402
+    blockiness,
+    gradient_distance,
+    log_spectral_distance,
+)
 
 RESULT = ROOT / "results" / "perceptual" / "restoration_x2.json"
 SHEET = ROOT / "docs" / "images" / "restoration.webp"
@@ -57,16 +61,6 @@ def damaged(hr: Pixels8, digest: str, blind: BlindDegradation) -> dict[str, Pixe
     return {"shrunk": lr, f"jpeg {QUALITY}": jpeg, "blind": through}
 
 
-def blockiness(pixels: Pixels8) -> float:
-    """How much larger luma steps are at the borders of enlarged JPEG blocks; 1 where none show."""
-    y, period = luma(pixels), 8 * SCALE
-    ratios: list[float] = []
-    for steps in (np.abs(np.diff(y, axis=1)), np.abs(np.diff(y, axis=0)).T):
-        at_border = np.arange(steps.shape[1]) % period == period - 1
-        ratios.append(steps[:, at_border].mean() / max(steps[:, ~at_border].mean(), 1e-6))
-    return float(np.mean(ratios))
-
-
 def measures() -> dict[str, Callable[[Pixels8, Pixels8], float]]:
     """What is measured of a result and its original, by the key in the result file."""
     return {
@@ -76,7 +70,7 @@ def measures() -> dict[str, Callable[[Pixels8, Pixels8], float]]:
         "efficientnet_lite0_distance": ClassifierDistance(),
         "text_detector_distance": TextDetectorDistance(),
         "niqe": lambda sr, _hr: niqe(sr),
-        "blockiness": lambda sr, _hr: blockiness(sr),
+        "blockiness": lambda sr, _hr: blockiness(sr, 8 * SCALE),
         "largest_shift_of_a_channel": lambda sr, hr: float(
             np.abs(sr.mean(axis=(0, 1)) - hr.mean(axis=(0, 1))).max()
         ),
