@@ -70,7 +70,8 @@ class Guard:
             else:
                 response = await refuse(refusal, scope, body)
                 await response(scope, body, answer)
-        except TimeoutError:
+        except Exception:
+            # A client who takes nothing is no error, whatever the layers in between make of it.
             if not sender.gave_up:
                 raise
             answer.status = 499  # uvicorn closes the connection of an incomplete answer
