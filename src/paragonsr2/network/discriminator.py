@@ -30,6 +30,12 @@ BRANCHES = ("spatial", "gradient", "frequency", "patch")
 #: Smallest side of a picture that MUNet accepts.
 MIN_SIDE = 32
 
+#: Power of a frequency below which the frequency branch hears next to nothing: that of noise with a
+#: standard deviation of 2.5 of 255.
+SILENCE = 1e-4
+#: Factor of the logarithm; the branch's input then moves at most 5 times as much as the picture.
+LOUDNESS = 0.1
+
 # BT.601, as in the quality measure, but summing to 1.
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -197,9 +203,13 @@ class GradientBranch(nn.Module):
 class FrequencyBranch(nn.Module):
     """Reads the centred log-magnitude spectrum, which shows missing detail and regular patterns.
 
-    It computes in float32. A frequency has no place in the picture, so the branch gives one answer
-    for the whole of it. Convolutions do not know where they are, so a second channel holds the
-    distance of each frequency from zero.
+    It computes in float32. A logarithm is endlessly steep where there is nothing, and this is the
+    only branch that is not bounded by spectral norms; so :data:`SILENCE` is the least that it
+    hears, and :data:`LOUDNESS` brings it near the others.
+
+    A frequency has no place in the picture, so the branch gives one answer for the whole of it.
+    Convolutions do not know where they are, so a second channel holds the distance of each
+    frequency from zero.
     """
 
     def __init__(self, channels: int) -> None:
@@ -216,7 +226,8 @@ class FrequencyBranch(nn.Module):
             spectrum = torch.fft.fft2(luma - luma.mean(dim=(2, 3), keepdim=True), norm="ortho")
             # The logarithm of the power, because a magnitude of zero has no derivative.
             power = spectrum.real.square() + spectrum.imag.square()
-            magnitude = torch.fft.fftshift(0.5 * torch.log(power + 1e-6), dim=(2, 3))
+            loudness = LOUDNESS * 0.5 * torch.log(power / SILENCE + 1)
+            magnitude = torch.fft.fftshift(loudness, dim=(2, 3))
         height, width = x.shape[-2:]
         down = torch.linspace(-1, 1, height, device=x.device, dtype=magnitude.dtype)
         across = torch.linspace(-1, 1, width, device=x.device, dtype=magnitude.dtype)

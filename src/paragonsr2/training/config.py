@@ -337,11 +337,10 @@ class AdversarialTerm(LossTerm):
     """The adversarial loss; see ``[discriminator]``."""
 
     kind: Literal["nonsaturating", "hinge", "relativistic"] = "relativistic"
-    r1: float = Field(0.0, ge=0.0, description="gradient penalty on originals")
-    r2: float = Field(0.0, ge=0.0, description="gradient penalty on generated pictures")
-    penalty_every: Positive = Field(1, description="steps between gradient penalties")
+    r1: float = Field(0.0, ge=0.0, description="penalty on a steep discriminator, on originals")
+    r2: float = Field(0.0, ge=0.0, description="the same on generated pictures")
     penalty_crops: Positive | None = Field(
-        None, description="crops of a batch that a penalty looks at; default: all"
+        None, description="crops of a batch that the penalties look at; default: all"
     )
 
 
