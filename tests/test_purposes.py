@@ -10,8 +10,10 @@ from typer.testing import CliRunner
 from conftest import photo_like
 from paragonsr2.cli.main import app
 from paragonsr2.errors import OptionError, WeightsError
+from paragonsr2.upscale.upscaler import Upscaler
 from paragonsr2.variants import VARIANTS
-from paragonsr2.weights.catalogue import entries
+from paragonsr2.weights.blending import blend
+from paragonsr2.weights.catalogue import entries, find
 from paragonsr2.weights.purposes import PURPOSES, available, model_for
 
 
@@ -55,3 +57,35 @@ def test_a_word_and_a_model_are_too_much(tmp_path):
     listed = CliRunner().invoke(app, ["models"]).output
     for word in available():
         assert f"--for {word}" in listed
+
+
+BESIDE = [entry for entry in entries() if entry.kind in ("perceptual", "real", "art")]
+
+
+@pytest.mark.parametrize("entry", BESIDE, ids=lambda entry: entry.name)
+def test_a_strength_goes_from_the_faithful_model_to_the_other(entry):
+    lr = photo_like(24, 30)
+    ends = [Upscaler(name, entry.scale)(lr) for name in (entry.variant, entry.model)]
+    dialled = {s: Upscaler(f"{entry.model}@{s}", entry.scale) for s in (0, 0.02, 0.98, 1)}
+    results = {s: upscaler(lr) for s, upscaler in dialled.items()}
+    np.testing.assert_array_equal(results[0], ends[0])
+    np.testing.assert_array_equal(results[1], ends[1])
+    whole = np.abs(ends[1].astype(float) - ends[0]).mean()
+    for strength, end in ((0.02, ends[0]), (0.98, ends[1])):
+        assert np.abs(results[strength].astype(float) - end).mean() < 0.25 * whole
+    assert len({upscaler.digest for upscaler in dialled.values()}) == len(dialled)
+
+
+def test_a_strength_needs_a_bundled_model_of_another_kind(tmp_path):
+    for name in ("stream@0.5", "stream:real@2", "stream:real@x", "stream:real@nan"):
+        with pytest.raises(OptionError, match="strength"):
+            Upscaler(name, 2)
+    for model in ("realtime", "bicubic", "x.onnx"):
+        arguments = ["upscale", str(tmp_path), "--model", model, "--strength", "0.5"]
+        assert CliRunner().invoke(app, arguments).exit_code != 0
+
+
+def test_only_one_network_can_be_blended_with_itself():
+    models = [find(name, 2).file("onnx").read() for name in ("realtime", "stream")]
+    with pytest.raises(WeightsError, match="different networks"):
+        blend(*models, 0.5)

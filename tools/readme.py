@@ -97,6 +97,17 @@ def crops() -> str:
     return "\n\n".join(parts)
 
 
+def ensemble() -> str:
+    """What ``--ensemble`` gains and costs."""
+    result = load("quality/ensemble.json")
+    sets = list(result["models"][0]["gain_db"])
+    lines = [["model", *(f"{name}, dB" for name in sets), "times the processor time"]]
+    for row in result["models"]:
+        gains = (f"+{floored(gain, 2)}" for gain in row["gain_db"].values())
+        lines.append([f"`{row['variant']}` x{row['scale']}", *gains, f"{row['times_the_cost']:g}"])
+    return f"{rows(*lines)}\n\nOne thread, {machine(result)}, beside other work."
+
+
 def floored(value: float, digits: int) -> str:
     """``value`` with so many decimals, never rounded up."""
     return f"{math.floor(value * 10**digits) / 10**digits:.{digits}f}"
@@ -251,7 +262,7 @@ def tools() -> str:
 #: The tables of each page.
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"variants": variants, "speed": speed, "peers": peers},
-    "docs/quality.md": {"quality": quality, "crops": crops},
+    "docs/quality.md": {"quality": quality, "ensemble": ensemble, "crops": crops},
     "docs/service.md": {"service": service},
     "docs/tools.md": {"tools": tools},
     "docs/training.md": {"memory": memory, "time": time, "loader": loader},

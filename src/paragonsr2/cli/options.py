@@ -27,6 +27,14 @@ PurposeOption = Annotated[
         "See paragonsr2 models.",
     ),
 ]
+StrengthOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        help="How far to go from the faithful model (0) to one of another kind (1), such as crisp.",
+    ),
+]
 ScaleOption = Annotated[
     int | None,
     typer.Option("--scale", "-s", help="2, 3, 4 or 8. Default: 2, or a file's own."),

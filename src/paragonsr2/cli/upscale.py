@@ -26,6 +26,7 @@ from paragonsr2.cli.options import (
     PrecisionOption,
     PurposeOption,
     ScaleOption,
+    StrengthOption,
     TileOption,
     TrustOption,
     tile_of,
@@ -37,6 +38,7 @@ from paragonsr2.clips.codecs import CodecName
 from paragonsr2.errors import UsageError
 from paragonsr2.images.names import DEFAULT_QUALITY as IMAGE_QUALITY
 from paragonsr2.images.names import ImageFormatName
+from paragonsr2.weights.source import with_strength
 
 if TYPE_CHECKING:
     from paragonsr2.upscale.pictures import PictureOptions
@@ -158,6 +160,7 @@ def upscale(
     output: Output = None,
     model: ModelOption = "realtime",
     purpose: PurposeOption = None,
+    strength: StrengthOption = None,
     scale: ScaleOption = None,
     backend: BackendOption = "auto",
     device: DeviceOption = "auto",
@@ -193,6 +196,8 @@ def upscale(
     """
     if purpose is not None:
         model = _model_for(purpose, scale, context)
+    if strength is not None:
+        model = with_strength(model, strength)
     engine = _Engine(
         model, scale, backend, device, precision, tile_of(tile), ensemble, trust_model, unchecked
     )

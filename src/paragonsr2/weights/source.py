@@ -6,13 +6,15 @@ puts one of those files into an engine.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from paragonsr2.errors import OptionError
 from paragonsr2.variants import VARIANTS
-from paragonsr2.weights.catalogue import ModelFile, find
+from paragonsr2.weights.blending import BlendedFile
+from paragonsr2.weights.catalogue import Entry, ModelFile, find
 
 Kernel = Literal["bicubic", "magic"]
 
@@ -23,7 +25,7 @@ MODEL_SUFFIXES = (".onnx", ".engine", *CHECKPOINT_SUFFIXES)
 
 #: What ``--model`` takes, for messages.
 MODELS = (
-    f"{', '.join(VARIANTS)}, VARIANT:KIND, bicubic, magic[:ALPHA], "
+    f"{', '.join(VARIANTS)}, VARIANT:KIND[@STRENGTH], bicubic, magic[:ALPHA], "
     f"or a file that ends in {', '.join(MODEL_SUFFIXES)}"
 )
 
@@ -74,7 +76,8 @@ def resolve(model: str | Path, scale: int | None = None, *, trusted: bool = Fals
 
     Args:
         model: a bundled variant such as ``realtime`` or ``stream:compressed``, ``bicubic``,
-            ``magic[:ALPHA]``, or the path of a model file, which need not exist yet.
+            ``magic[:ALPHA]``, or the path of a model file, which need not exist yet. With
+            ``@0.5``, ``stream:real`` is half-way to the fidelity model of its variant.
         scale: wanted enlargement; None takes what a file states, and 2 for other models.
         trusted: a file is to be opened without limits of memory, time and operators.
 
@@ -87,6 +90,9 @@ def resolve(model: str | Path, scale: int | None = None, *, trusted: bool = Fals
     kind, _, parameter = name.partition(":")
     if kind == "bicubic" or kind == "magic":
         return ModelSource(name, scale or DEFAULT_SCALE, kernel=kind, alpha=_alpha(kind, parameter))
+    bundled, dialled, strength = name.partition("@")
+    if dialled and bundled.partition(":")[0] in VARIANTS:
+        return _between(find(bundled, scale or DEFAULT_SCALE), _strength(strength))
     suffix = path.suffix.lower()
     if suffix == ".onnx":
         return ModelSource(name, scale, graph=ModelFile(path, trusted=trusted))
@@ -106,6 +112,47 @@ def resolve(model: str | Path, scale: int | None = None, *, trusted: bool = Fals
         graph_fp16=entry.file("onnx_fp16") if "onnx_fp16" in entry.files else None,
         checkpoint=entry.file("safetensors"),
     )
+
+
+def with_strength(model: str, strength: float) -> str:
+    """The name of the model between a bundled one and the fidelity model of its variant.
+
+    Args:
+        model: such as ``stream:perceptual``.
+        strength: 0 (faithful) to 1.
+
+    Raises:
+        OptionError: the model is not a bundled one.
+    """
+    if model.partition(":")[0] not in VARIANTS:
+        raise OptionError(f"a strength is for bundled models such as stream:real, not {model}")
+    return f"{model}@{strength:g}"
+
+
+def _strength(text: str) -> float:
+    try:
+        strength = float(text)
+    except ValueError:
+        strength = math.nan
+    if not 0.0 <= strength <= 1.0:
+        raise OptionError(f"a strength of '{text}': use a number of 0 (faithful) to 1")
+    return strength
+
+
+def _between(entry: Entry, strength: float) -> ModelSource:
+    if entry.kind == "fidelity":
+        raise OptionError(
+            f"{entry.model} is the faithful end itself; a strength is for another kind, such as "
+            f"{entry.variant}:perceptual"
+        )
+    parent = find(entry.variant, entry.scale)
+
+    def graph(kind: Literal["onnx", "onnx_fp16"]) -> BlendedFile:
+        file = entry.file(kind)
+        return BlendedFile(file.path, file.sha256, faithful=parent.file(kind), strength=strength)
+
+    name = f"{entry.model}@{strength:g}"
+    return ModelSource(name, entry.scale, graph=graph("onnx"), graph_fp16=graph("onnx_fp16"))
 
 
 def _alpha(kind: str, parameter: str) -> float:
