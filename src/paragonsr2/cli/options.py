@@ -40,7 +40,9 @@ ScaleOption = Annotated[
     typer.Option("--scale", "-s", help="2, 3, 4 or 8. Default: 2, or a file's own."),
 ]
 BackendOption = Annotated[BackendName, typer.Option(help="Engine that runs the network.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or cuda:N; cuda:0,cuda:1 share the work.")
+]
 PrecisionOption = Annotated[Precision, typer.Option(help="Number format of the network.")]
 EnsembleOption = Annotated[
     bool,

@@ -12,7 +12,8 @@ import numpy as np
 from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.errors import ParagonError
 from paragonsr2.upscale.backends import Backend, BatchBackend, NarrowBackend
-from paragonsr2.upscale.upscaler import TILE_BUDGET
+from paragonsr2.upscale.team import engines_of
+from paragonsr2.upscale.tile_choice import TILE_BUDGET
 
 #: Tiles in one call of an engine that gives the same bits in batches.
 _EXACT_TOGETHER = 8
@@ -29,7 +30,7 @@ class _Call:
 class GatheringBackend:
     """A backend that many threads may call, and that calls another one with what they bring.
 
-    The engine runs one call at a time. The thread that gets it next takes along the tiles of the
+    An engine runs one call at a time. The thread that gets it next takes along the tiles of the
     same size that other threads brought in the meantime, so nobody ever waits for company.
 
     Args:
@@ -49,7 +50,7 @@ class GatheringBackend:
         exact = isinstance(backend, BatchBackend) and backend.exact_in_batches
         self._most = together or (_EXACT_TOGETHER if exact else 1)
         self._waiting: list[_Call] = []
-        self._list, self._engine = threading.Lock(), threading.Lock()
+        self._list, self._engine = threading.Lock(), threading.Semaphore(engines_of(backend))
 
     def run(self, x: FloatNCHW) -> FloatNCHW:
         """Enlarge ``(1, 3, H, W)``."""
@@ -57,8 +58,7 @@ class GatheringBackend:
         with self._list:
             self._waiting.append(call)
         with self._engine:
-            if not call.result.done():
-                self._compute(self._with_company(call))
+            self._compute(self._with_company(call))
         return call.result.result()
 
     def in_fp32(self) -> Backend | None:
@@ -70,11 +70,16 @@ class GatheringBackend:
         return self.backend.free_memory()
 
     def _with_company(self, call: _Call) -> list[_Call]:
-        """The call and others of its size, as many as fit into the memory planned for one tile."""
+        """The call and others of its size, as many as fit into the memory planned for one tile.
+
+        None at all if another thread has taken the call along.
+        """
         height, width = call.tile.shape[2:]
         fitting = TILE_BUDGET // (self.bytes_per_pixel * height * width)
         most = max(1, min(self._most, fitting))
         with self._list:
+            if call not in self._waiting:
+                return []
             others = [
                 one
                 for one in self._waiting
@@ -85,7 +90,8 @@ class GatheringBackend:
         return taken
 
     def _compute(self, calls: list[_Call]) -> None:
-        self._observe(len(calls))
+        if calls:
+            self._observe(len(calls))
         if len(calls) > 1:
             try:
                 results = self.backend.run(np.concatenate([call.tile for call in calls]))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def in_background(items: Iterable[T], ahead: int) -> Generator[T]:
@@ -35,3 +36,28 @@ def in_background(items: Iterable[T], ahead: int) -> Generator[T]:
                 future.cancel()
             if isinstance(iterator, Generator):
                 thread.submit(iterator.close)
+
+
+def in_order(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+    """``map`` in several threads: the results in the order of the items.
+
+    Args:
+        work: what to do with an item.
+        items: taken as threads become free, a few ahead of the results.
+        threads: how many work at the same time; 1 works in the thread of the caller.
+    """
+    if threads == 1:
+        yield from map(work, items)
+        return
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

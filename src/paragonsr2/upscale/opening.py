@@ -16,6 +16,7 @@ from paragonsr2.upscale.backends import (
     load_torch_network,
 )
 from paragonsr2.upscale.openvino_backend import OpenVinoBackend
+from paragonsr2.upscale.team import team_of
 from paragonsr2.weights.metadata import BackendName, Precision
 from paragonsr2.weights.source import DEFAULT_SCALE, ModelSource
 
@@ -33,7 +34,8 @@ def open_model(
         source: the model.
         backend: ``auto`` runs ONNX models in ONNX Runtime, or for bf16 in OpenVINO, checkpoints
             in PyTorch and engine files in TensorRT.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or what else the engine knows.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or what else the engine knows; or several
+            with commas between them, each of which gets an engine of its own.
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
 
     Raises:
@@ -47,7 +49,8 @@ def open_model(
         return _open_classical(source, backend, device, precision)
     if backend == "auto":
         backend = _usual_engine(source, precision)
-    opened = _ENGINES[backend](source, device, precision)
+    devices = [name.strip() for name in device.split(",")]
+    opened = team_of([_ENGINES[backend](source, one, precision) for one in devices])
     if source.scale not in (None, opened.scale):
         raise OptionError(f"{source.name} enlarges x{opened.scale}; drop --scale {source.scale}")
     return opened

@@ -27,6 +27,7 @@ from paragonsr2.upscale.task import (
     is_newer,
     skipped,
 )
+from paragonsr2.upscale.team import engines_of
 from paragonsr2.upscale.upscaler import Upscaler
 
 #: Strips of a large picture that may wait between reading, computing and writing.
@@ -70,7 +71,7 @@ def enlarge_pictures(
     Yields:
         The outcomes in the order of the tasks, each as soon as it is known.
     """
-    lanes = min(cores(), _MOST_LANES) if len(tasks) > 1 else 1
+    lanes = max(min(cores(), _MOST_LANES), engines_of(upscaler.backend)) if len(tasks) > 1 else 1
     number = lanes + 1 if len(tasks) > 1 else 1
     work = _Work(upscaler, options, progress, lanes=lanes)
     waiting: deque[Future[Outcome]] = deque()

@@ -12,7 +12,8 @@ from paragonsr2.arrays.pixels import Pixels, to_8_bits, to_16_bits
 from paragonsr2.clips.clip import Clip
 from paragonsr2.clips.encode import CodedPacket, Encoding, SegmentEncoder
 from paragonsr2.clips.frames import Converter, TimedPixels
-from paragonsr2.upscale.background import in_background
+from paragonsr2.upscale.background import in_background, in_order
+from paragonsr2.upscale.team import engines_of
 from paragonsr2.upscale.temporal import Steadier
 from paragonsr2.upscale.upscaler import Upscaler
 
@@ -97,13 +98,14 @@ class SegmentMaker:
                 yield self._encode(segment, after_frame)
 
     def _enlarge(self, decoded: Generator[TimedPixels]) -> Generator[_Enlarged]:
+        def enlarged(frame: TimedPixels) -> _Enlarged:
+            if frame.pixels is None:
+                return frame, None
+            pixels = to_16_bits(frame.pixels) if self.steadier else frame.pixels
+            return frame, self.upscaler(pixels, tile=self.tile)
+
         with closing(decoded):
-            for frame in decoded:
-                if frame.pixels is None:
-                    yield frame, None
-                else:
-                    pixels = to_16_bits(frame.pixels) if self.steadier else frame.pixels
-                    yield frame, self.upscaler(pixels, tile=self.tile)
+            yield from in_order(enlarged, decoded, engines_of(self.upscaler.backend))
 
     def _steady(
         self, enlarged: Generator[_Enlarged], steadier: Steadier, first: int

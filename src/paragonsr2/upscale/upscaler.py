@@ -6,29 +6,27 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, TypedDict, TypeVar, Unpack, cast
+from typing import Self, TypedDict, TypeVar, Unpack, cast
 
 import numpy as np
 
 from paragonsr2.arrays.convert import to_float, to_pixels
 from paragonsr2.arrays.pixels import FloatNCHW, Pixels, full_scale
-from paragonsr2.errors import ImageError, TileError
-from paragonsr2.upscale.backends import Backend, BoundedBackend, DivisibleBackend, OverflowGuard
+from paragonsr2.errors import ImageError
+from paragonsr2.upscale.backends import Backend, DivisibleBackend, OverflowGuard
+from paragonsr2.upscale.background import in_order
 from paragonsr2.upscale.ensemble import averaged
 from paragonsr2.upscale.kinds import enlarge_other
 from paragonsr2.upscale.opening import open_model
 from paragonsr2.upscale.sanity import ResultCheck
-from paragonsr2.upscale.tiling import MIN_TILE, Span, auto_tile, spans
+from paragonsr2.upscale.team import engines_of
+from paragonsr2.upscale.tile_choice import TileOption, automatic_tile, require_tile
+from paragonsr2.upscale.tiling import MIN_TILE, Span, spans
 from paragonsr2.weights.hub import choose, download, is_repository
 from paragonsr2.weights.metadata import BackendName, Precision
 from paragonsr2.weights.source import ModelSource, resolve
 
-TileOption = int | Literal["auto", "off"]
-
 Image = TypeVar("Image")
-
-#: Most memory that is planned for one tile's pass through the network, in bytes.
-TILE_BUDGET = 1 << 30
 
 #: Most bytes of enlarged pixels that a band of tiles makes, where the network allows.
 BAND = 1 << 27
@@ -78,7 +76,8 @@ class Upscaler:
             ``.pth`` file.
         scale: wanted enlargement; None takes what a file states, and 2 for other models.
         backend: ``auto``, ``onnxruntime``, ``torch``, ``openvino`` or ``tensorrt``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ONNX Runtime also takes what
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, or several, ``cuda:0,cuda:1``, which
+            share the work; ONNX Runtime also takes what
             :func:`paragonsr2.upscale.backends.providers` lists.
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
         tile: side of a tile in input pixels, from 16; ``auto`` chooses it by the available
@@ -113,7 +112,7 @@ class Upscaler:
         trust_model: bool = False,
         check_results: bool = True,
     ) -> None:
-        _require_tile(tile)
+        require_tile(tile)
         source = resolve(model, scale, trusted=trust_model)
         opened = open_model(source, backend=backend, device=device, precision=precision)
         self._set_up(source, opened, tile, ensemble=ensemble, check_results=check_results)
@@ -140,7 +139,7 @@ class Upscaler:
         Raises:
             TileError: the tile cannot be used.
         """
-        _require_tile(tile)
+        require_tile(tile)
         made = cls.__new__(cls)
         source = ModelSource(name, backend.scale)
         made._set_up(source, backend, tile, ensemble=ensemble, check_results=check_results)
@@ -197,7 +196,7 @@ class Upscaler:
         self._use(backend)
         self.automatic_tile = tile == "auto"
         if tile == "auto":
-            self.tile: int | None = _automatic_tile(backend)
+            self.tile: int | None = automatic_tile(backend)
         else:
             self.tile = None if tile == "off" else tile
 
@@ -362,8 +361,16 @@ class Upscaler:
             out = np.empty(
                 ((y.stop - y.start) * b.scale, width * b.scale, seen.shape[2]), dtype=seen.dtype
             )
-            for part, x in enumerate(columns):
-                self._fill(out, seen, y, x, check, opaque=opaque)
+            tiles = in_order(
+                lambda x, seen=seen, y=y: self._tile(seen, y, x, opaque=opaque),
+                columns,
+                engines_of(b),
+            )
+            for part, (x, (floats, result)) in enumerate(zip(columns, tiles, strict=True)):
+                if check is not None:
+                    rest = seen.shape[2] in (2, 4) and not opaque
+                    check.add(self._inner(floats, y, x), result, has_alpha=rest)
+                self._place(out, seen, x, result, opaque=opaque)
                 if progress is not None:
                     progress((done + (part + 1) / len(columns)) / len(rows))
             # Who writes a picture may not ask for more than its last rows.
@@ -377,32 +384,28 @@ class Upscaler:
         most = max(BAND // row_bytes, MIN_TILE, self.backend.multiple_of)
         return min(tile, most) if tile else max(height, MIN_TILE)
 
-    def _fill(
-        self,
-        out: Pixels,
-        seen: Pixels,
-        y: Span,
-        x: Span,
-        check: ResultCheck | None,
-        *,
-        opaque: bool,
-    ) -> None:
-        """Enlarge the tile at ``y``, ``x`` of the rows ``seen`` into its place in ``out``."""
-        s = self.scale
-        has_alpha = seen.shape[2] in (2, 4)
+    def _tile(self, seen: Pixels, y: Span, x: Span, *, opaque: bool) -> tuple[FloatNCHW, FloatNCHW]:
+        """What is read for the tile at ``y``, ``x`` of the rows ``seen``, and its result."""
         given = seen[:, x.read_start : x.read_stop]
         if opaque:
             given = given[:, :, :-1]
         floats = to_float(given)
-        result = self._crop(self._enlarge(floats, has_alpha and not opaque), y, x)
-        if check is not None:
-            rows = slice(y.start - y.read_start, y.stop - y.read_start)
-            inner = floats[:, :, rows, x.start - x.read_start : x.stop - x.read_start]
-            check.add(inner, result, has_alpha=has_alpha and not opaque)
-        target = out[:, x.start * s : x.stop * s]
+        has_alpha = seen.shape[2] in (2, 4) and not opaque
+        return floats, self._crop(self._enlarge(floats, has_alpha), y, x)
+
+    def _place(
+        self, out: Pixels, seen: Pixels, x: Span, result: FloatNCHW, *, opaque: bool
+    ) -> None:
+        """Put the result of a tile into the rows ``out``."""
+        target = out[:, x.start * self.scale : x.stop * self.scale]
         target[:, :, : result.shape[1]] = to_pixels(result, seen)
         if opaque:
             target[:, :, -1] = full_scale(seen)
+
+    def _inner(self, floats: FloatNCHW, y: Span, x: Span) -> FloatNCHW:
+        """A tile without what is read around it."""
+        rows = slice(y.start - y.read_start, y.stop - y.read_start)
+        return floats[:, :, rows, x.start - x.read_start : x.stop - x.read_start]
 
     def _crop(self, large: FloatNCHW, y: Span, x: Span) -> FloatNCHW:
         s = self.scale
@@ -433,35 +436,6 @@ class Upscaler:
         else:
             result = self._guard.run(np.ascontiguousarray(rgb))
         return result.mean(axis=1, keepdims=True) if grey else result
-
-
-def _require_tile(tile: object) -> None:
-    if tile in ("auto", "off"):
-        return
-    if not isinstance(tile, int):
-        raise TileError(f"'{tile}' is not a tile; give auto, off or a number from {MIN_TILE}")
-    if tile < MIN_TILE:
-        raise TileError(f"a tile of {tile} is too small; give {MIN_TILE} or more")
-
-
-def _automatic_tile(backend: Backend) -> int:
-    # Half-written results and other programs need memory too.
-    budget = min(TILE_BUDGET, backend.free_memory() // 4)
-    tile = auto_tile(budget, backend.bytes_per_pixel, backend.halo, backend.multiple_of)
-    return min(tile, _largest_tile(backend)) if isinstance(backend, BoundedBackend) else tile
-
-
-def _largest_tile(backend: BoundedBackend) -> int:
-    """The largest tile that the backend takes together with what must be read around it."""
-    # Reading may start up to multiple_of - 1 pixels before the halo.
-    side = backend.max_side - 2 * backend.halo - backend.multiple_of + 1
-    side -= side % max(backend.multiple_of, MIN_TILE)
-    if side < MIN_TILE:
-        raise TileError(
-            f"{backend.name} takes {backend.max_side} pixels a side, which leaves no room for a "
-            f"tile inside its margins; build the engine with a larger --max"
-        )
-    return side
 
 
 def _check(pixels: Pixels) -> None:
