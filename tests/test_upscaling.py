@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import paragonsr2
-from conftest import photo_like
+from conftest import ROOT, photo_like
 from paragonsr2.errors import (
     BackendError,
     ImageError,
@@ -80,6 +80,15 @@ def test_tiled_equals_whole_for_random_sizes(make_stirred, variant, scale):
         x = rng.random((height, width, 3), dtype=np.float32)
         tiled = Upscaler.around(backend, tile=int(rng.integers(16, 200)))
         np.testing.assert_allclose(tiled(x), whole(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_tiles_of_the_trained_photo_differ_by_less_than_half_a_step(scale):
+    """Its halo is smaller than its reach; ``tools/measure_halo.py`` found it on more pictures."""
+    with Image.open(ROOT / "examples" / "houses.png") as image:
+        lr = np.asarray(image.convert("RGB"), np.float32)[100:292, 100:292] / 255
+    whole, tiled = (Upscaler("photo", scale, tile=tile)(lr) for tile in ("off", 64))
+    assert np.abs(tiled - whole).max() < 0.5 / 255
 
 
 def test_photo_is_exact_when_the_halo_covers_its_reach(make_small):

@@ -76,7 +76,7 @@ VARIANTS: dict[str, Variant] = {
     ),
     "photo": Variant(
         block="paragon", channels=64, groups=4, blocks=4, gated=True, staged=True,
-        attending=(1, 3), window=16, attention_width=32, global_pool=False, ffn=16, halo=32,
+        attending=(1, 3), window=16, attention_width=32, global_pool=False, ffn=16, halo=48,
         budget=900,
         critic_feat=64, critic_mult=(1, 2, 4, 8), perceptual_alpha=(0.3, 0.6),
         purpose="photographs",
