@@ -1,8 +1,9 @@
 """Measure models on damaged pictures with known originals, beside those that people use.
 
     python tools/perceptual_evaluation.py --model stream:real --model runs/x/best.safetensors
+    python tools/perceptual_evaluation.py --model realtime:art --drawn 12 --result R --sheet S
 
-Three inputs are made of each validation picture at x2: shrunk only, shrunk and stored as JPEG of
+Three inputs are made of each validation picture, or of pictures drawn by code: shrunk only, shrunk and stored as JPEG of
 quality 20, and sent through the blind chain of the trainer with its default ranges. Bicubic, the
 fidelity model of the same variant and Real-ESRGAN's ``animevideov3`` are always measured as well.
 Writes ``results/perceptual/restoration_x2.json`` and a sheet of crops, of the same place of the
@@ -31,6 +32,7 @@ from paragonsr2.measure.quality import crop_to_multiple, score, shrink
 from paragonsr2.training.config import BlindConfig
 from paragonsr2.training.data import Pair
 from paragonsr2.training.degradations import BlindDegradation
+from paragonsr2.training.drawn import draw_picture
 from paragonsr2.training.pictures import list_images
 from paragonsr2.upscale.upscaler import Upscaler
 
@@ -44,15 +46,17 @@ from benchmark.perceptual import (  # noqa: E402
 
 RESULT = ROOT / "results" / "perceptual" / "restoration_x2.json"
 SHEET = ROOT / "docs" / "images" / "restoration.webp"
-SCALE, QUALITY, CROP = 2, 20, 160
-PEER = "realesr-animevideov3-x2"
+QUALITY, CROP = 20, 160
+PEER = "realesr-animevideov3-x{}"
+#: Of the drawn pictures; training draws others.
+SEED = 20_000
 
 Enlarge = Callable[[Pixels8], Pixels8]
 
 
-def damaged(hr: Pixels8, digest: str, blind: BlindDegradation) -> dict[str, Pixels8]:
+def damaged(hr: Pixels8, digest: str, blind: BlindDegradation, scale: int) -> dict[str, Pixels8]:
     """The three inputs made of an original."""
-    lr = shrink(hr, SCALE)
+    lr = shrink(hr, scale)
     buffer = io.BytesIO()
     Image.fromarray(lr).save(buffer, "jpeg", quality=QUALITY)
     with Image.open(buffer) as image:
@@ -61,16 +65,16 @@ def damaged(hr: Pixels8, digest: str, blind: BlindDegradation) -> dict[str, Pixe
     return {"shrunk": lr, f"jpeg {QUALITY}": jpeg, "blind": through}
 
 
-def measures() -> dict[str, Callable[[Pixels8, Pixels8], float]]:
+def measures(scale: int) -> dict[str, Callable[[Pixels8, Pixels8], float]]:
     """What is measured of a result and its original, by the key in the result file."""
     return {
-        "psnr_y": lambda sr, hr: score(sr, hr, shave=SCALE).psnr_y,
+        "psnr_y": lambda sr, hr: score(sr, hr, shave=scale).psnr_y,
         "log_spectral_distance_db": log_spectral_distance,
         "gradient_histogram_distance": gradient_distance,
         "efficientnet_lite0_distance": ClassifierDistance(),
         "text_detector_distance": TextDetectorDistance(),
         "niqe": lambda sr, _hr: niqe(sr),
-        "blockiness": lambda sr, _hr: blockiness(sr, 8 * SCALE),
+        "blockiness": lambda sr, _hr: blockiness(sr, 8 * scale),
         "largest_shift_of_a_channel": lambda sr, hr: float(
             np.abs(sr.mean(axis=(0, 1)) - hr.mean(axis=(0, 1))).max()
         ),
@@ -81,23 +85,30 @@ def main() -> None:
     """Measure all models on all inputs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", action="append", required=True)
+    parser.add_argument("--scale", type=int, default=2)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "val")
+    parser.add_argument("--drawn", type=int, default=0, help="pictures drawn by code, not --data")
     parser.add_argument("--result", type=Path, default=RESULT)
     parser.add_argument("--sheet", type=Path, default=SHEET)
     options = parser.parse_args()
+    scale = options.scale
 
     names = ["bicubic", *dict.fromkeys(_parent(name) for name in options.model), *options.model]
-    models: dict[str, Enlarge] = {name: _enlarge(name) for name in dict.fromkeys(names)}
-    models[PEER] = NcnnPeer(PEER, SCALE)
-    found = measures()
-    blind = BlindDegradation(BlindConfig.model_validate({}), SCALE)
+    models: dict[str, Enlarge] = {name: _enlarge(name, scale) for name in dict.fromkeys(names)}
+    peer = PEER.format(scale)
+    models[peer] = NcnnPeer(peer, scale)
+    found = measures(scale)
+    blind = BlindDegradation(BlindConfig.model_validate({}), scale)
     rows: dict[tuple[str, str], list[list[float]]] = {}
     pictures: list[dict[str, dict[str, Pixels8]]] = []
-    paths = list_images(options.data)
-    for index, path in enumerate(paths):
-        hr = crop_to_multiple(read_picture(path).pixels, SCALE)
+    if options.drawn:
+        originals_of = [draw_picture(index, SEED) for index in range(options.drawn)]
+    else:
+        originals_of = [read_picture(path).pixels for path in list_images(options.data)]
+    for index, original in enumerate(originals_of):
+        hr = crop_to_multiple(original, scale)
         shown: dict[str, dict[str, Pixels8]] = {}
-        for kind, lr in damaged(hr, f"{index:x}", blind).items():
+        for kind, lr in damaged(hr, f"{index:x}", blind, scale).items():
             results = {name: _timed(enlarge, lr) for name, enlarge in models.items()}
             for name, (sr, seconds) in results.items():
                 values = [measure(sr, hr) for measure in found.values()]
@@ -120,7 +131,9 @@ def main() -> None:
     ]
     for row in table:
         print(row)
-    write_result(options.result, {"images": len(paths), "scale": SCALE, "rows": table})
+    pictures_are = "drawn by code" if options.drawn else options.data.name
+    about = {"images": len(originals_of), "set": pictures_are, "scale": scale}
+    write_result(options.result, {**about, "rows": table})
     draw(pictures, options.sheet)
 
 
@@ -129,8 +142,8 @@ def _parent(model: str) -> str:
     return variant if colon else "stream"
 
 
-def _enlarge(model: str) -> Enlarge:
-    upscaler = Upscaler(model, SCALE)
+def _enlarge(model: str, scale: int) -> Enlarge:
+    upscaler = Upscaler(model, scale)
     return lambda pixels: upscaler(pixels).astype(np.uint8, copy=False)
 
 
