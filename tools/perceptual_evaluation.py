@@ -3,10 +3,10 @@
     python tools/perceptual_evaluation.py --model stream:real --model runs/x/best.safetensors
     python tools/perceptual_evaluation.py --model realtime:art --drawn 12 --result R --sheet S
 
-Three inputs are made of each validation picture, or of pictures drawn by code: shrunk only, shrunk and stored as JPEG of
-quality 20, and sent through the blind chain of the trainer with its default ranges. Bicubic, the
-fidelity model of the same variant and Real-ESRGAN's ``animevideov3`` are always measured as well.
-Writes ``results/perceptual/restoration_x2.json`` and a sheet of crops, of the same place of the
+Three inputs are made of each validation picture, or of pictures drawn by code: shrunk only,
+shrunk and stored as JPEG of quality 20, and sent through the blind chain of the trainer with its
+default ranges. Bicubic, the fidelity model of the same variant and Real-ESRGAN's ``animevideov3``
+are always measured as well. Writes a result file and a sheet of crops, of the same place of the
 pictures for all: where they differ most from bicubic on average.
 """
 
