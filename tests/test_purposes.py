@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import pyvips
+from PIL import Image
 from typer.testing import CliRunner
 
 from conftest import photo_like
 from paragonsr2.cli.main import app
 from paragonsr2.errors import OptionError, WeightsError
+from paragonsr2.images.jpeg import jpeg_quality
 from paragonsr2.upscale.upscaler import Upscaler
 from paragonsr2.variants import VARIANTS
 from paragonsr2.weights.blending import blend
@@ -89,3 +91,50 @@ def test_only_one_network_can_be_blended_with_itself():
     models = [find(name, 2).file("onnx").read() for name in ("realtime", "stream")]
     with pytest.raises(WeightsError, match="different networks"):
         blend(*models, 0.5)
+
+
+@pytest.mark.parametrize("quality", [20, 45, 60, 75, 88, 95])
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_quality_of_a_jpeg_is_known_from_its_tables(
+    tmp_path, quality, subsampling, progressive
+):
+    path = tmp_path / "p.jpg"
+    image = Image.fromarray(photo_like(24, 32))
+    exif = Image.Exif()
+    exif[0x010E] = "x" * 3000
+    image.save(path, quality=quality, subsampling=subsampling, progressive=progressive, exif=exif)
+    assert abs(jpeg_quality(path) - quality) <= 1
+    image.convert("L").save(path, quality=quality)
+    assert abs(jpeg_quality(path) - quality) <= 1
+
+
+def test_what_is_no_jpeg_has_no_quality(tmp_path):
+    path = tmp_path / "p.jpg"
+    Image.fromarray(photo_like(24, 32)).save(path, quality=60)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for end in range(0, 200, 3):
+        path.write_bytes(whole[:end] + rng.bytes(int(rng.integers(0, 60))))
+        assert jpeg_quality(path) in (None, *range(1, 101))
+    for content in (b"", b"\xff\xd8", b"\xff\xd8" + b"\xff\xe0\x00\x02" * 5000):
+        path.write_bytes(content)
+        assert jpeg_quality(path) is None
+    assert jpeg_quality(tmp_path / "absent.jpg") is None
+
+
+def test_restoring_is_advised_where_it_helps(tmp_path):
+    for name, quality in (("old", 30), ("older", 20), ("good", 95)):
+        Image.fromarray(photo_like(24, 32)).save(tmp_path / f"{name}.jpg", quality=quality)
+
+    def said(*names, options=()):
+        sources = [str(tmp_path / f"{name}.jpg") for name in names]
+        done = CliRunner().invoke(app, ["upscale", "--overwrite", *options, *sources])
+        assert done.exit_code == 0, done.output
+        return done.stderr
+
+    assert "one is a JPEG" in said("old", "good")
+    assert "2 are JPEGs" in said("old", "older")
+    assert "--for restore" not in said("good")
+    assert "--for restore" not in said("old", options=("--for", "restore"))
+    assert "--for restore" not in said("old", options=("--model", "bicubic"))

@@ -165,6 +165,22 @@ class JobReport:
                 f"{about['backend']}, tile {about['tile']})"
             )
             print(shown(line), file=sys.stderr)
+            if advice := self._advice():
+                print(advice, file=sys.stderr)
+
+    def _advice(self) -> str:
+        """What would have made better pictures of strongly compressed JPEGs; empty for nothing."""
+        from paragonsr2.images.jpeg import RESTORE_BELOW
+        from paragonsr2.variants import VARIANTS
+        from paragonsr2.weights.purposes import available
+
+        qualities = (one.jpeg_quality for one in self._outcomes if one.status == "done")
+        coarse = sum(quality is not None and quality < RESTORE_BELOW for quality in qualities)
+        restores = self._about["scale"] in available().get("restore", [])
+        if not coarse or not restores or self._about["model"] not in VARIANTS:
+            return ""
+        these = "one is a JPEG" if coarse == 1 else f"{coarse} are JPEGs"
+        return f"{these} of a quality below {RESTORE_BELOW}; --for restore undoes what that cost"
 
 
 def _fields(outcome: Outcome) -> dict[str, object]:
@@ -180,5 +196,6 @@ def _fields(outcome: Outcome) -> dict[str, object]:
         "pages": outcome.pages,
         "frames": outcome.frames,
         "resumed": outcome.resumed,
+        "jpeg_quality": outcome.jpeg_quality,
         "seconds": round(outcome.seconds, 4),
     }

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from paragonsr2.arrays.pixels import Pixels
 from paragonsr2.errors import BackendError, BusyOutputError, ParagonError
 from paragonsr2.images.header import Header
+from paragonsr2.images.jpeg import jpeg_quality
 from paragonsr2.images.names import DEFAULT_QUALITY
 from paragonsr2.images.reading import MAX_PIXELS, ImageReader
 from paragonsr2.images.writing import check_writable, write_strips
@@ -148,6 +149,7 @@ class _Work:
             time.perf_counter() - started,
             result.pages,
             notes=notes,
+            jpeg_quality=jpeg_quality(task.source),
         )
 
     def _convert(self, task: Task) -> tuple[Header, tuple[str, ...], tuple[str, ...]]:

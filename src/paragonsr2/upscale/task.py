@@ -61,6 +61,7 @@ class Outcome:
         frames: number of frames of a video; 0 for an image.
         resumed: frames of a video that an earlier run had finished.
         notes: what was wrong with the input of a task that is done all the same.
+        jpeg_quality: about the quality that a JPEG input was stored with; None for all else.
         error: why the task failed, or was left to another run; None otherwise.
     """
 
@@ -75,6 +76,7 @@ class Outcome:
     frames: int = 0
     resumed: int = 0
     notes: tuple[str, ...] = ()
+    jpeg_quality: int | None = None
     error: ParagonError | None = None
 
 
