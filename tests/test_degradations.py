@@ -176,6 +176,15 @@ def test_the_blind_chain_is_aligned_with_the_original():
             assert psnr(luma(moved[inner]), luma(hr[inner])) < there - 1.0
 
 
+def test_a_share_of_the_blind_chain_is_only_stored_as_jpeg():
+    mild = {"second": {"jpeg": (100, 100)}, "plain": 1.0}
+    degradation = BlindDegradation(BlindConfig.model_validate(mild), 2)
+    hr = pair().hr[None]
+    rngs = [np.random.default_rng(part) for part in range(2)]
+    lr = degradation.shrink(hr, rngs[:1], rngs[1])
+    assert psnr(luma(lr[0]), luma(shrink(hr[0], 2))) > 40
+
+
 def test_the_margin_holds_all_that_the_kernels_reach():
     """Nothing beyond the margin of a crop changes it."""
     wide = {**MILD, "blur": 1.0, "sigma": (15, 20), "resize": (1, 1), "jpeg": (100, 100)}

@@ -24,7 +24,7 @@ from paragonsr2.upscale.upscaler import Upscaler
 
 RESULT = Path(__file__).resolve().parent.parent / "results" / "quality" / "jpeg.json"
 QUALITIES = (20, 35, 50, 60, 70, 80, 90, 95)
-MODELS = ("bicubic", "realtime", "stream", "stream:real")
+MODELS = ("bicubic", "realtime", "stream", "stream:compressed", "stream:real")
 SCALE = 2
 
 

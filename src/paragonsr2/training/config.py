@@ -267,6 +267,11 @@ class BlindConfig(_Section):
     final_sinc: Probability = Field(
         0.8, description="share of pictures with a sinc filter at the end"
     )
+    plain: Probability = Field(
+        0.0,
+        description="share that is only shrunk, and stored as JPEG with a quality of the second "
+        "round: what most pictures have been through",
+    )
 
 
 class DegradationConfig(_Section):

@@ -168,6 +168,9 @@ class BlindDegradation:
         first, second = self.settings.first, self.settings.second
         size = (hr.shape[1] // self.scale, hr.shape[2] // self.scale)
         x = torch.from_numpy(hr).permute(0, 3, 1, 2).contiguous().float() / 255.0
+        if self.settings.plain and shared.random() < self.settings.plain:
+            small = self.transform.resize(x, size, interpolation="bicubic", antialias=True)
+            return _to_pixels(_jpeg(small, second, rngs))
         x = _jpeg(self._stage(x, hr.shape[1:3], first, rngs, shared), first, rngs)
         x = self._stage(x, size, second, rngs, shared)
         # Pictures are resized and sharpened before they are stored, or after they were fetched.
