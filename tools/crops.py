@@ -11,6 +11,7 @@ Writes ``docs/images/crops_MODEL.png`` and ``results/quality/crops.json``.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,9 +89,15 @@ def main() -> None:
     """Draw the crops of every bundled model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="holds val/")
+    parser.add_argument("--only", nargs="*", help="names of models; the others keep their crops")
     options = parser.parse_args()
+    target_file = ROOT / "results" / "quality" / "crops.json"
+    known = json.loads(target_file.read_text(encoding="utf-8"))["models"] if options.only else {}
     result: dict[str, object] = {}
     for entry in entries():
+        if options.only and entry.name not in options.only:
+            result[entry.name] = known[entry.name]
+            continue
         ranked = windows(entry, options.data / "val")
         gains = [window.gain for window in ranked]
         chosen = {
@@ -113,7 +120,7 @@ def main() -> None:
         }  # fmt: skip
         print(target)
     about = {"side": SIDE, "flat_above_db": FLAT, "set": "val", "models": result}
-    write_result(ROOT / "results" / "quality" / "crops.json", about)
+    write_result(target_file, about)
 
 
 if __name__ == "__main__":
