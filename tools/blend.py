@@ -33,7 +33,8 @@ def main() -> None:
         for key, value in first.network.state_dict().items()
     }
     first.network.load_state_dict(blended)
-    training = {**second.training, "blend": f"{options.share:g} of it with the run's best in PSNR"}
+    rest = f"{1 - options.share:g} of {options.faithful.name}"
+    training = {**second.training, "blend": f"{options.share:g} of it and {rest}"}
     save_checkpoint(options.output, first.network, first.description.variant, training)
 
 
