@@ -123,8 +123,8 @@ def test_what_is_no_jpeg_has_no_quality(tmp_path):
     assert jpeg_quality(tmp_path / "absent.jpg") is None
 
 
-def test_restoring_is_advised_where_it_helps(tmp_path):
-    for name, quality in (("old", 30), ("older", 20), ("good", 95)):
+def test_a_model_that_knows_jpeg_is_advised_where_it_helps(tmp_path):
+    for name, quality in (("old", 30), ("older", 20), ("good", 97)):
         Image.fromarray(photo_like(24, 32)).save(tmp_path / f"{name}.jpg", quality=quality)
 
     def said(*names, options=()):
@@ -135,6 +135,10 @@ def test_restoring_is_advised_where_it_helps(tmp_path):
 
     assert "one is a JPEG" in said("old", "good")
     assert "2 are JPEGs" in said("old", "older")
-    assert "--for restore" not in said("good")
-    assert "--for restore" not in said("old", options=("--for", "restore"))
-    assert "--for restore" not in said("old", options=("--model", "bicubic"))
+    for names, options in (
+        (["good"], []),
+        (["old"], ["--model", "stream:compressed"]),
+        (["old"], ["--model", "bicubic"]),
+        (["old"], ["--scale", "4"]),
+    ):
+        assert "stream:compressed mends" not in said(*names, options=options)

@@ -1,10 +1,9 @@
-"""Measure from which JPEG quality down restoring pays: ``results/quality/jpeg.json``.
+"""Measure models on JPEGs of several qualities: ``results/quality/jpeg.json``.
 
     python tools/jpeg_qualities.py --data ../shared/data/val
 
-Each picture is shrunk, stored as JPEG of several qualities and enlarged by bicubic, by fidelity
-models and by ``stream:real``. Below ``RESTORE_BELOW`` of ``images/jpeg.py`` the command advises to
-restore.
+Each picture is shrunk, stored as JPEG and enlarged. Below ``COARSE_BELOW`` of ``images/jpeg.py``
+the command advises to take ``stream:compressed``.
 """
 
 from __future__ import annotations

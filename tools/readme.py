@@ -108,6 +108,15 @@ def ensemble() -> str:
     return f"{rows(*lines)}\n\nOne thread, {machine(result)}, beside other work."
 
 
+def jpeg() -> str:
+    """Models on JPEGs."""
+    result = load("quality/jpeg.json")["rows"]
+    models = list(result[0]["psnr_y"])
+    lines = [["JPEG quality", *(f"`{name}`, dB" for name in models)]]
+    lines += [[str(row["quality"]), *(decibel(row["psnr_y"][m]) for m in models)] for row in result]
+    return rows(*lines)
+
+
 def floored(value: float, digits: int) -> str:
     """``value`` with so many decimals, never rounded up."""
     return f"{math.floor(value * 10**digits) / 10**digits:.{digits}f}"
@@ -262,7 +271,7 @@ def tools() -> str:
 #: The tables of each page.
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"variants": variants, "speed": speed, "peers": peers},
-    "docs/quality.md": {"quality": quality, "ensemble": ensemble, "crops": crops},
+    "docs/quality.md": {"quality": quality, "jpeg": jpeg, "ensemble": ensemble, "crops": crops},
     "docs/service.md": {"service": service},
     "docs/tools.md": {"tools": tools},
     "docs/training.md": {"memory": memory, "time": time, "loader": loader},

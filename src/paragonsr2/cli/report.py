@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from paragonsr2.upscale.task import Outcome, TaskProgress
     from paragonsr2.upscale.upscaler import EngineFacts
 
+#: The bundled model that makes the best of JPEGs, see ``results/quality/jpeg.json``.
+_FOR_JPEGS = "stream:compressed"
+
 
 class JobReport:
     """Reports a job while it runs, and explains what is kept if the user interrupts it.
@@ -169,18 +172,21 @@ class JobReport:
                 print(advice, file=sys.stderr)
 
     def _advice(self) -> str:
-        """What would have made better pictures of strongly compressed JPEGs; empty for nothing."""
-        from paragonsr2.images.jpeg import RESTORE_BELOW
+        """What would have made better pictures of compressed JPEGs; empty for nothing."""
+        from paragonsr2.images.jpeg import COARSE_BELOW
         from paragonsr2.variants import VARIANTS
-        from paragonsr2.weights.purposes import available
+        from paragonsr2.weights.catalogue import entries
 
         qualities = (one.jpeg_quality for one in self._outcomes if one.status == "done")
-        coarse = sum(quality is not None and quality < RESTORE_BELOW for quality in qualities)
-        restores = self._about["scale"] in available().get("restore", [])
-        if not coarse or not restores or self._about["model"] not in VARIANTS:
+        coarse = sum(quality is not None and quality < COARSE_BELOW for quality in qualities)
+        wanted = (_FOR_JPEGS, self._about["scale"])
+        bundled = any((entry.model, entry.scale) == wanted for entry in entries())
+        if not coarse or not bundled or self._about["model"] not in VARIANTS:
             return ""
         these = "one is a JPEG" if coarse == 1 else f"{coarse} are JPEGs"
-        return f"{these} of a quality below {RESTORE_BELOW}; --for restore undoes what that cost"
+        return (
+            f"{these} of a quality below {COARSE_BELOW}; --model {_FOR_JPEGS} undoes what it cost"
+        )
 
 
 def _fields(outcome: Outcome) -> dict[str, object]:

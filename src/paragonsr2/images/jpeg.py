@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-#: JPEGs below this quality come out better restored than merely enlarged.
-RESTORE_BELOW = 75
+#: Below this quality a model that knows compression makes a visibly better picture of a JPEG.
+COARSE_BELOW = 90
 
 #: Most segments that are looked at; cameras write a few dozen.
 _MOST_SEGMENTS = 1000

@@ -29,7 +29,7 @@ PURPOSES = {
         "old JPEGs, noisy and blurred pictures, cleaned", ("photo:real", "stream:real")
     ),
     "video": Purpose(
-        "video as cameras and websites compress it", ("stream:compressed", "realtime")
+        "video and JPEGs as cameras and websites compress them", ("stream:compressed", "realtime")
     ),
     "crisp": Purpose(
         "sharper than faithful, some detail invented",
