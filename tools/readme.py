@@ -233,6 +233,62 @@ def discriminators() -> str:
     return rows(head, *body)
 
 
+def for_the_eye(path: str, wanted: dict[str, tuple[str, ...]]) -> str:
+    """Rows of a table for the eye.
+
+    Args:
+        path: of the result file.
+        wanted: models by input.
+    """
+    lines = [["input", "model", "PSNR-Y, dB", "spectrum, dB", "EfficientNet-Lite0",
+              "text detector", "NIQE", "blockiness"]]  # fmt: skip
+    found = {(row["input"], row["model"]): row for row in load(path)["rows"]}
+    for kind, models in wanted.items():
+        for model in models:
+            row = found[kind, model]
+            lines.append([
+                kind, model, decibel(row["psnr_y"]), f"{row['log_spectral_distance_db']:.2f}",
+                f"{row['efficientnet_lite0_distance']:.3f}",
+                f"{row['text_detector_distance']:.3f}", f"{row['niqe']:.1f}",
+                f"{row['blockiness']:.2f}",
+            ])  # fmt: skip
+    return rows(*lines)
+
+
+_PEER = "realesr-animevideov3-x2"
+
+
+def eye() -> str:
+    """Photographs."""
+    restored = ("bicubic", "stream", "stream:real", _PEER)
+    wanted = {"shrunk": ("bicubic", "stream", "stream:perceptual", _PEER)}
+    wanted |= {"jpeg 20": restored, "blind": restored}
+    return for_the_eye("perceptual/restoration_x2.json", wanted)
+
+
+def strength() -> str:
+    """The dial from faithful to crisp."""
+    lines = [["strength", "PSNR-Y, dB", "spectrum, dB", "EfficientNet-Lite0", "text detector",
+              "NIQE", "mean difference from strength 0, of 255"]]  # fmt: skip
+    lines += [
+        [
+            f"{row['strength']:g}", decibel(row["psnr_y"]),
+            f"{row['log_spectral_distance_db']:.2f}",
+            f"{row['efficientnet_lite0_distance']:.3f}", f"{row['text_detector_distance']:.3f}",
+            f"{row['niqe']:.1f}", f"{row['mean_difference_from_strength_0']:.2f}",
+        ]
+        for row in load("perceptual/strength_x2.json")["rows"]
+    ]  # fmt: skip
+    return rows(*lines)
+
+
+def drawings() -> str:
+    """Pictures drawn by code."""
+    models = ("bicubic", "realtime", "realtime:art", _PEER)
+    wanted = dict.fromkeys(("shrunk", "jpeg 20", "blind"), models)
+    return for_the_eye("perceptual/drawings_x2.json", wanted)
+
+
 def service() -> str:
     """The HTTP service under more requests than it can answer."""
     result = load("robustness/service_load.json")
@@ -276,6 +332,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/tools.md": {"tools": tools},
     "docs/training.md": {"memory": memory, "time": time, "loader": loader},
     "docs/decisions/0003-munet.md": {"discriminators": discriminators},
+    "docs/decisions/0015-for-the-eye.md": {"eye": eye, "strength": strength, "drawings": drawings},
 }
 
 

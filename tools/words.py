@@ -23,7 +23,7 @@ from paragonsr2.weights.purposes import available, model_for
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "images" / "words.webp"
-SCALE, SIDE, ZOOM, LABEL = 2, 130, 2, 26
+SCALE, SIDE, LABEL = 2, 140, 26
 QUALITY = 25
 
 
@@ -46,15 +46,15 @@ ROWS: dict[str, tuple[str, Callable[[], Pixels8]]] = {
     "crisp": ("a clean photograph", lambda: houses(180, 460)),
     "restore": (f"a JPEG of quality {QUALITY}", lambda: stored(houses(180, 460))),
     "drawing": (
-        f"a drawing stored as JPEG of quality {QUALITY}",
-        lambda: stored(shrink(draw_picture(0, 20_000)[: 2 * SIDE, : 2 * SIDE], SCALE)),
+        f"a drawing, JPEG of quality {QUALITY}",
+        lambda: stored(shrink(draw_picture(1, 20_000)[: 2 * SIDE, : 2 * SIDE], SCALE)),
     ),
 }
 
 
 def main() -> None:
     """Write the picture."""
-    font = ImageFont.load_default(size=17)
+    font = ImageFont.load_default(size=15)
     rows: list[np.ndarray] = []
     for word, (what, make) in ROWS.items():
         if SCALE not in available().get(word, []):
@@ -67,11 +67,11 @@ def main() -> None:
             (variant, f"faithful ({variant})"),
             (model, f"{word} ({model})"),
         ):
-            large = Upscaler(name, SCALE)(lr)[: SIDE * ZOOM, : SIDE * ZOOM]
-            width = large.shape[1] + 6
-            tile = Image.new("RGB", (width + 60, large.shape[0] + LABEL), "white")
-            tile.paste(Image.fromarray(np.ascontiguousarray(large)), (0, LABEL))
-            ImageDraw.Draw(tile).text((2, 3), label, fill="black", font=font)
+            large = Upscaler(name, SCALE)(lr)
+            height, width = large.shape[:2]
+            tile = Image.new("RGB", (width + 8, height + LABEL), "white")
+            tile.paste(Image.fromarray(np.ascontiguousarray(large)), (4, LABEL))
+            ImageDraw.Draw(tile).text((6, 3), label, fill="black", font=font)
             tiles.append(np.asarray(tile))
         rows.append(np.hstack(tiles))
     Image.fromarray(np.vstack(rows)).save(TARGET, quality=92)

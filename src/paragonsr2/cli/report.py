@@ -184,9 +184,7 @@ class JobReport:
         if not coarse or not bundled or self._about["model"] not in VARIANTS:
             return ""
         these = "one is a JPEG" if coarse == 1 else f"{coarse} are JPEGs"
-        return (
-            f"{these} of a quality below {COARSE_BELOW}; --model {_FOR_JPEGS} undoes what it cost"
-        )
+        return f"{these} of a quality below {COARSE_BELOW}; --model {_FOR_JPEGS} mends what it cost"
 
 
 def _fields(outcome: Outcome) -> dict[str, object]:
