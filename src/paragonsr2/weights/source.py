@@ -143,7 +143,7 @@ def _between(entry: Entry, strength: float) -> ModelSource:
     if entry.kind == "fidelity":
         raise OptionError(
             f"{entry.model} is the faithful end itself; a strength is for another kind, such as "
-            f"{entry.variant}:perceptual"
+            "stream:perceptual, which is --for crisp"
         )
     parent = find(entry.variant, entry.scale)
 
