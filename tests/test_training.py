@@ -554,6 +554,8 @@ def test_shipped_configurations_run_two_steps_and_name_the_schema(path, tmp_path
     small += ["run.threads=1", "run.device=cpu", "run.compile=false", f"run.output={tmp_path}/run"]
     if config.degradation.kind == "codec":
         small += ["degradation.cached_clips=2", "degradation.codec.frames=[2, 2]"]
+    if config.data.drawn:
+        small.append("data.drawn=4")
     if config.degradation.cached_regions:
         small.append("degradation.cached_regions=2")
     net = config.network
