@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from conftest import photo_like
-from paragonsr2.errors import MissingExtraError
+from paragonsr2.errors import MissingExtraError, OutputError
 from paragonsr2.weights.catalogue import bundled_path, find
 from paragonsr2.weights.store import load_checkpoint
 
@@ -66,3 +66,11 @@ def test_without_pnnx_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pnnx", None)
     with pytest.raises(MissingExtraError, match=r"paragonsr2\[ncnn\]"):
         build_ncnn(build("realtime", 2))
+
+
+def test_a_folder_that_cannot_be_is_one_line(tmp_path):
+    from paragonsr2.export.ncnn import NcnnModel
+
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OutputError, match="cannot write"):
+        NcnnModel("", b"").write(tmp_path / "file" / "inside", "x2")

@@ -62,7 +62,6 @@ class NcnnModel:
         Raises:
             OutputError: a file cannot be written.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         param, weights = folder / f"{name}.param", folder / f"{name}.bin"
         write_atomic(weights, self.content)
         write_atomic(param, self.param.encode())
