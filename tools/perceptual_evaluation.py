@@ -21,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 from features import ClassifierDistance, TextDetectorDistance
+from labels import labelled
 from ncnn_peers import NcnnPeer
 from niqe import niqe
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.images.reading import read_picture
@@ -155,7 +156,6 @@ def _timed(enlarge: Enlarge, lr: Pixels8) -> tuple[Pixels8, float]:
 
 def draw(pictures: list[dict[str, dict[str, Pixels8]]], path: Path) -> None:
     """Draw the blind and the JPEG input of the first three pictures, one row each."""
-    font = ImageFont.load_default(size=15)
     rows: list[np.ndarray] = []
     for kind in ("blind", f"jpeg {QUALITY}"):
         for shown in pictures[:3]:
@@ -168,11 +168,8 @@ def draw(pictures: list[dict[str, dict[str, Pixels8]]], path: Path) -> None:
             area = tuple(slice(int(at) * CROP, int(at + 1) * CROP) for at in (top, left))
             row: list[np.ndarray] = []
             for name, pixels in images.items():
-                tile = Image.new("RGB", (CROP + 6, CROP + 26), "white")
-                tile.paste(Image.fromarray(np.ascontiguousarray(pixels[area])), (3, 23))
                 text = f"{name}, {kind}" if name == "bicubic" else name
-                ImageDraw.Draw(tile).text((5, 2), text, fill="black", font=font)
-                row.append(np.asarray(tile))
+                row.append(labelled(text, pixels[area]))
             rows.append(np.hstack(row))
     Image.fromarray(np.vstack(rows)).save(path, quality=90)
     print(path)

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from labels import labelled
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from paragonsr2.arrays.convert import to_float, to_pixels
 from paragonsr2.arrays.pixels import Pixels8
@@ -118,12 +119,12 @@ def munet(config: Path, overrides: list[str]) -> None:
         with torch.no_grad(), trainer.ema.applied(trainer.network) as network:
             sr = network(torch.from_numpy(to_float(shrink(hr, scale))))
             judged = judge.inspect(sr)
-        tiles = [tile("result", to_pixels(sr.numpy(), hr).astype(np.uint8))]
+        tiles = [labelled("result", to_pixels(sr.numpy(), hr).astype(np.uint8))]
         shares.append(judged.fusion[0].numpy().mean(axis=(1, 2)))
         maps = {"logit": judged.logits[0, 0].numpy()}
         maps |= zip(judge.branches, judged.fusion[0].numpy(), strict=True)
         for name, values in maps.items():
-            tiles.append(tile(f"{name}, mean {values.mean():.2f}", grey(stretched(values))))
+            tiles.append(labelled(f"{name}, mean {values.mean():.2f}", grey(stretched(values))))
         rows.append(np.hstack(tiles))
     save("munet_looks", np.vstack(rows))
     mean = np.mean(shares, axis=0)
@@ -149,15 +150,6 @@ def stretched(x: np.ndarray) -> np.ndarray:
 def grey(x: np.ndarray) -> Pixels8:
     """Convert ``(H, W)`` in 0..1 to grey ``(H, W, 3)`` uint8."""
     return (255 * x.clip(0, 1)).round().astype(np.uint8)[..., None].repeat(3, axis=2)
-
-
-def tile(label: str, pixels: Pixels8) -> Pixels8:
-    """Write a label above an image."""
-    whole = Image.new("RGB", (pixels.shape[1] + 6, pixels.shape[0] + 24), "white")
-    whole.paste(Image.fromarray(np.ascontiguousarray(pixels)), (3, 21))
-    font = ImageFont.load_default(size=14)
-    ImageDraw.Draw(whole).text((4, 2), label, fill="black", font=font)
-    return np.asarray(whole)
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from labels import labelled
+from PIL import Image
 
 from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.measure.quality import shrink
@@ -23,7 +24,7 @@ from paragonsr2.weights.purposes import available, model_for
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "images" / "words.webp"
-SCALE, SIDE, LABEL = 2, 140, 26
+SCALE, SIDE = 2, 140
 QUALITY = 25
 
 
@@ -54,7 +55,6 @@ ROWS: dict[str, tuple[str, Callable[[], Pixels8]]] = {
 
 def main() -> None:
     """Write the picture."""
-    font = ImageFont.load_default(size=15)
     rows: list[np.ndarray] = []
     for word, (what, make) in ROWS.items():
         if SCALE not in available().get(word, []):
@@ -67,12 +67,7 @@ def main() -> None:
             (variant, f"faithful ({variant})"),
             (model, f"{word} ({model})"),
         ):
-            large = Upscaler(name, SCALE)(lr)
-            height, width = large.shape[:2]
-            tile = Image.new("RGB", (width + 8, height + LABEL), "white")
-            tile.paste(Image.fromarray(np.ascontiguousarray(large)), (4, LABEL))
-            ImageDraw.Draw(tile).text((6, 3), label, fill="black", font=font)
-            tiles.append(np.asarray(tile))
+            tiles.append(labelled(label, Upscaler(name, SCALE)(lr)))
         rows.append(np.hstack(tiles))
     Image.fromarray(np.vstack(rows)).save(TARGET, quality=92)
     print(TARGET)
