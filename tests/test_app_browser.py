@@ -79,6 +79,15 @@ def test_what_each_model_is_for_is_seen_before_choosing(page, page_service):
     assert page.is_checked("[name=scale][value='2']")
 
 
+def test_a_model_with_a_faithful_parent_has_a_dial(page, tmp_path):
+    assert page.is_hidden("#strength")
+    page.click("label:has([value='stream:real'])")
+    page.fill("#strength", "0.4")
+    enlarge(page, ("a.png", PHOTO))
+    content = downloaded(page, "#download")[1]
+    assert content == by_command(tmp_path, "in.png", PHOTO, "out.png", model="stream:real@0.4")
+
+
 def test_several_files_each_have_a_state_and_come_in_one_zip(page, tmp_path, page_service):
     broken = PHOTO[:3000]
     files = [

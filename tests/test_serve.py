@@ -270,6 +270,25 @@ def test_models_are_those_that_can_be_chosen(running):
     assert {"realtime", "stream", "bicubic"} <= {one["model"] for one in models}
 
 
+def test_strength_goes_from_the_faithful_model_to_the_other(running):
+    def answer(query):
+        given = running.post(f"/v1/upscale?{query}", picture())
+        assert given.status_code == 200
+        return given
+
+    faithful, real = answer("model=stream").content, answer("model=stream:real").content
+    assert answer("model=stream:real&strength=0").content == faithful
+    assert answer("model=stream:real&strength=1").content == real
+    between = answer("model=stream:real&strength=0.5")
+    assert between.content not in (faithful, real)
+    assert between.headers["X-ParagonSR2-Model"] == "stream:real@0.5"
+    dialled = {
+        one["model"] for one in running.get("/v1/models").json()["models"] if one.get("dial")
+    }
+    assert "stream:real" in dialled
+    assert not {"stream", "bicubic"} & dialled
+
+
 def test_sigterm_finishes_what_was_begun(tmp_path):
     with (tmp_path / "log").open("w") as log:
         process, url = start_service(tmp_path / "s", log)

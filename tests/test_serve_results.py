@@ -94,6 +94,15 @@ def test_a_picture_is_a_job_like_a_clip(tidy, tmp_path, kind, name, wanted, to):
     assert "onnxruntime" in about["backend"]
 
 
+def test_a_job_has_a_strength(tidy, tmp_path):
+    source, target = tmp_path / "in.png", tmp_path / "out.png"
+    source.write_bytes(picture())
+    run_task(Task(source, target), Upscaler("stream:real@0.35", 2))
+    about = finished(tidy, picture(), "a.png", query="model=stream:real&strength=0.35")
+    assert tidy.get(about["result"]).content == target.read_bytes()
+    assert (about["model"], about["strength"]) == ("stream:real", 0.35)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP"])
 def test_an_animation_counts_all_its_frames(make_running, kind):
     frames = [Image.fromarray(photo_like(24, 32, seed=seed)) for seed in range(3)]
@@ -117,6 +126,9 @@ def test_what_does_not_go_together_is_refused(running, made):
         ("name=a.png&scale=7", picture(), 422),
         ("name=a.webp", b"RIFF\0\0\0\0WEBPVP8L", 422), ("name=a.png", b"no picture", 415),
         ("name=a.png&quality=0", picture(), 422),
+        ("name=a.png&strength=0.5", picture(), 422),
+        ("name=a.png&model=stream:real&strength=2", picture(), 422),
+        ("name=a.png&model=stream:real&strength=nan", picture(), 422),
     ):  # fmt: skip
         answer = running.post(f"/v1/jobs?{query}", body)
         assert answer.status_code == status, (query, answer.text)

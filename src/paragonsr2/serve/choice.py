@@ -9,6 +9,7 @@ from paragonsr2.images.formats import WRITABLE
 from paragonsr2.variants import SCALES, VARIANTS
 from paragonsr2.weights.catalogue import entries
 from paragonsr2.weights.purposes import PURPOSES
+from paragonsr2.weights.source import with_strength
 
 CLASSICAL = ("bicubic", "magic:1.0")
 
@@ -22,11 +23,20 @@ class Choice:
         scale: a scale that the model is offered with.
         image_format: format of the resulting image: ``keep``, or a key of
             :data:`paragonsr2.images.formats.WRITABLE`.
+        strength: 0 (faithful) to 1, in hundredths, of a model that has a dial; None is 1.
     """
 
     model: str
     scale: int
     image_format: str = "keep"
+    strength: float | None = None
+
+    @property
+    def opened(self) -> str:
+        """The model at its strength, as the library calls it."""
+        if self.strength is None or self.strength == 1.0:
+            return self.model
+        return with_strength(self.model, round(self.strength, 2))
 
     def check(self) -> None:
         """Check that these choices are offered.
@@ -45,6 +55,9 @@ class Choice:
         if self.image_format != "keep" and self.image_format not in WRITABLE:
             known = ", ".join(WRITABLE)
             raise OptionError(f"unknown format '{self.image_format[:40]}'; choose one of {known}")
+        if self.strength is not None and not has_dial(self.model):
+            dialled = ", ".join(filter(has_dial, models))
+            raise OptionError(f"{self.model} has no strength; these have: {dialled}")
 
 
 def offered() -> dict[str, tuple[int, ...]]:
@@ -53,6 +66,18 @@ def offered() -> dict[str, tuple[int, ...]]:
     for entry in entries():
         models[entry.model] = (*models.get(entry.model, ()), entry.scale)
     return models | dict.fromkeys(CLASSICAL, tuple(SCALES))
+
+
+def has_dial(model: str) -> bool:
+    """Whether a model of :func:`offered` can be mixed with the faithful one of its variant."""
+    return model not in CLASSICAL and ":" in model
+
+
+def word(model: str) -> str | None:
+    """The word of ``--for`` that stands for a model of one purpose; None for plain models."""
+    return next(
+        (name for name, one in PURPOSES.items() if has_dial(model) and model in one.models), None
+    )
 
 
 def purpose(model: str) -> str:

@@ -51,6 +51,12 @@ class JobForm(BaseModel):
     quality: int | None = Field(
         None, ge=1, le=100, description="Of lossy formats and codecs; each has its default."
     )
+    strength: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="From the faithful model (0) to the chosen one (1); for models with a dial.",
+    )
 
 
 class JobRoutes:
@@ -88,7 +94,7 @@ class JobRoutes:
     async def start(self, request: Request, query: Annotated[JobForm, Query()]) -> JSONResponse:
         """Queue a picture or a clip. The answer has a secret `id`; who has it sees the result."""
         await run_in_threadpool(self._parts.runner.require_room)
-        Choice(query.model, query.scale).check()
+        Choice(query.model, query.scale, strength=query.strength).check()
         folder = self._parts.spool.folder()
         try:
             body, fields = await receive_file(request, folder, "file")
@@ -103,6 +109,7 @@ class JobRoutes:
                 format=form.format,
                 codec=form.codec or "",
                 quality=form.quality,
+                strength=form.strength,
                 created=time.time(),
             )
             await self._parts.queue.run(request.receive, lambda _: self._check(job, folder))
@@ -195,6 +202,7 @@ class JobRoutes:
             "left": None if left is None else round(left, 1),
             "name": job.name,
             "model": job.model,
+            "strength": job.strength,
             "scale": job.scale,
             "width": job.width,
             "height": job.height,
@@ -220,7 +228,7 @@ def _name_of(body: Path, form: JobForm) -> str:
     """
     name = harmless_name(form.name)
     clip = is_clip(name)
-    Choice(form.model, form.scale, "keep" if clip else form.format).check()
+    Choice(form.model, form.scale, "keep" if clip else form.format, form.strength).check()
     if clip:
         if form.format != "keep" and f".{form.format}" not in CONTAINERS:
             raise RefusedError(422, f"format: a clip cannot be saved as {form.format}")

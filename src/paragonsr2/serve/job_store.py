@@ -26,7 +26,7 @@ class Job:
     Attributes:
         id: names the job and its folder; only who started the job knows it.
         name: of the source, as the client called it; its suffix is that of the file.
-        model, scale: as in :class:`~paragonsr2.serve.choice.Choice`.
+        model, scale, strength: as in :class:`~paragonsr2.serve.choice.Choice`.
         codec: of a resulting clip; empty keeps the clip's own.
         quality: of lossy pictures and clips, 1..100; None for the default.
         created: seconds since the epoch.
@@ -60,6 +60,7 @@ class Job:
     pages: int = 1
     seconds: float = 0.0
     backend: str = ""
+    strength: float | None = None
 
 
 _COLUMNS = {field.name: field.default for field in fields(Job)}
@@ -197,7 +198,8 @@ class JobStore:
         for name, default in _COLUMNS.items():
             if name not in there:
                 text = f"'{default}'" if isinstance(default, str) else default
-                self._connection.execute(f"ALTER TABLE jobs ADD COLUMN {name} DEFAULT {text}")
+                known = "" if default is None else f" DEFAULT {text}"
+                self._connection.execute(f"ALTER TABLE jobs ADD COLUMN {name}{known}")
 
     def _jobs(self, where: str, *values: object) -> list[Job]:
         with self._lock, closing(self._connection.cursor()) as cursor:

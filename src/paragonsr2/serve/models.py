@@ -44,7 +44,8 @@ class Models:
         """The upscaler of a model.
 
         Args:
-            model: a key of :func:`~paragonsr2.serve.choice.offered`.
+            model: a key of :func:`~paragonsr2.serve.choice.offered`, or one at a strength; see
+                :attr:`~paragonsr2.serve.choice.Choice.opened`.
             scale: a scale that it is offered with.
 
         Raises:

@@ -22,7 +22,7 @@ from paragonsr2.images.formats import (
 )
 from paragonsr2.images.names import DEFAULT_QUALITY, ImageFormatName
 from paragonsr2.serve.answers import FileAnswer, receive_file
-from paragonsr2.serve.choice import Choice, offered, purpose
+from paragonsr2.serve.choice import Choice, has_dial, offered, purpose, word
 from paragonsr2.serve.guard import note_done
 from paragonsr2.serve.names import result_suffix
 from paragonsr2.serve.parts import Parts
@@ -47,6 +47,12 @@ class UpscaleForm(BaseModel):
     )
     quality: int = Field(
         DEFAULT_QUALITY, ge=1, le=100, description="Of lossy formats; 100 is lossless in some."
+    )
+    strength: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="From the faithful model (0) to the chosen one (1); for models with a dial.",
     )
 
 
@@ -100,13 +106,13 @@ class PictureRoutes:
     async def upscale(self, request: Request, query: Annotated[UpscaleForm, Query()]) -> Response:
         """Enlarge a picture; the result has the bytes that `paragonsr2 upscale` writes."""
         self._parts.queue.require_room()
-        Choice(query.model, query.scale, query.format).check()
+        _choice(query).check()
         folder = self._parts.spool.folder()
         try:
             body, fields = await receive_file(request, folder, "image")
             fields.pop("name", None)
             form = with_fields(query, fields)
-            choice = Choice(form.model, form.scale, form.format)
+            choice = _choice(form)
             choice.check()
             task = _task(body, choice)
             outcome = await self._parts.queue.run(
@@ -140,7 +146,7 @@ class PictureRoutes:
 
         outcome = run_task(
             task,
-            self._parts.models.open(choice.model, choice.scale),
+            self._parts.models.open(choice.opened, choice.scale),
             max_pixels=most,
             quality=quality,
             progress=report,
@@ -153,9 +159,9 @@ class PictureRoutes:
         pixels = outcome.width * outcome.height * outcome.pages
         self._parts.metrics.result(choice.model, choice.scale, pixels)
         done: dict[str, str | int | float] = {
-            "model": choice.model,
+            "model": choice.opened,
             "scale": choice.scale,
-            "backend": self._parts.models.open(choice.model, choice.scale).backend.name,
+            "backend": self._parts.models.open(choice.opened, choice.scale).backend.name,
             "width": outcome.width,
             "height": outcome.height,
             "pages": outcome.pages,
@@ -211,12 +217,18 @@ def _task(body: Path, choice: Choice) -> Task:
     return Task(source, source.with_name(f"result{result_suffix(source, choice.image_format)}"))
 
 
+def _choice(form: UpscaleForm) -> Choice:
+    return Choice(form.model, form.scale, form.format, form.strength)
+
+
 def _facts(model: str, entry: Entry | None) -> dict[str, Any]:
     if entry is None:
         return {"kind": "classical", "purpose": purpose(model)}
     return {
         "kind": entry.kind,
         "purpose": purpose(model),
+        "word": word(model),
+        "dial": has_dial(model),
         "licence": entry.licence,
         "parameters": entry.parameters,
         "kmacs_per_pixel": entry.kmacs_per_pixel,

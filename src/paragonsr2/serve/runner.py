@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 
 from paragonsr2.clips.container import VIDEO_SUFFIXES
 from paragonsr2.errors import RefusedError, StoppedError
+from paragonsr2.serve.choice import Choice
 from paragonsr2.serve.job_store import Job, JobStore
 from paragonsr2.serve.limits import Limits
 from paragonsr2.serve.logs import LOGGER, log
@@ -248,7 +249,8 @@ class JobRunner:
     def _enlarge(self, job: Job, run: _Run) -> Outcome:
         folder = self._folders[job.id]
         task = self.task(job, folder.path)
-        upscaler = self._models.open(job.model, job.scale)
+        choice = Choice(job.model, job.scale, strength=job.strength)
+        upscaler = self._models.open(choice.opened, job.scale)
         run.backend = upscaler.backend.name
         options = video_options(job, self._limits)
         most_bytes = int(self._limits.disk_bytes * _SHARE_OF_DISK)

@@ -17,6 +17,10 @@ export interface ModelRow {
   readonly model: string;
   readonly scale: number;
   readonly purpose: string;
+  /** What people call it; of models for one purpose. */
+  readonly word?: string | null;
+  /** Whether it can be mixed with the faithful model of its variant. */
+  readonly dial?: boolean;
   readonly kmacs_per_pixel?: number;
 }
 

@@ -53,7 +53,8 @@ export class Choices {
 
   /** What is asked for a file. */
   wishFor(item: Item): Wish {
-    const about = { model: this.value("model"), scale: this.value("scale") };
+    const strength = this.row().dial && Number(this.value("strength")) < 1 ? this.value("strength") : "";
+    const about = { model: this.value("model"), scale: this.value("scale"), ...(strength && { strength }) };
     if (!item.isClip) {
       const format = this.value("format");
       const quality = LOSSY.includes(format) ? { quality: this.value("picture-quality") } : {};
@@ -62,6 +63,11 @@ export class Choices {
     const codec = this.value("codec");
     const quality = WITHOUT_QUALITY.includes(codec) ? {} : { quality: this.value("clip-quality") };
     return { ...about, format: this.value("container"), ...(codec && { codec }), ...quality };
+  }
+
+  /** The chosen model, at any of its scales. */
+  private row(): ModelRow {
+    return this.rows.find((row) => row.model === this.value("model"))!;
   }
 
   private value(name: string): string {
@@ -79,7 +85,7 @@ export class Choices {
       const row = this.rows.find((one) => one.model === model)!;
       const label = template.content.firstElementChild!.cloneNode(true) as HTMLElement;
       part<HTMLInputElement>(label, "input").value = row.model;
-      part(label, "b").textContent = labelOf(row.model);
+      part(label, "b").textContent = labelOf(row);
       part(label, ".purpose").textContent = row.purpose;
       const times = (row.kmacs_per_pixel ?? 0) / least;
       part(label, ".cost").textContent = times >= 2 ? `${Math.round(times)} × the work` : "";
@@ -99,6 +105,7 @@ export class Choices {
     for (const radio of radios) radio.disabled = !scales.includes(Number(radio.value));
     const chosen = radios.find((radio) => radio.checked && !radio.disabled);
     if (!chosen) radios.find((radio) => !radio.disabled)!.checked = true;
+    this.dim("strength", !this.row().dial);
     this.dim("picture-quality", !LOSSY.includes(this.value("format")));
     this.dim("clip-quality", WITHOUT_QUALITY.includes(this.value("codec")));
     for (const output of this.form.querySelectorAll("output"))
@@ -114,10 +121,14 @@ function variantOf(model: string): string {
   return model.split(":")[0]!;
 }
 
-function labelOf(model: string): string {
+function labelOf({ model, word }: ModelRow): string {
   const [variant = "", kind] = model.split(":");
-  const name = `${variant.slice(0, 1).toUpperCase()}${variant.slice(1)}`;
-  return MODELS[model] ?? (kind ? `${name}, ${kind}` : name);
+  const name = capital(variant);
+  return MODELS[model] ?? (kind ? `${capital(word ?? kind)} · ${name}` : name);
+}
+
+function capital(text: string): string {
+  return `${text.slice(0, 1).toUpperCase()}${text.slice(1)}`;
 }
 
 function fill(select: HTMLSelectElement, options: readonly (readonly [string, string])[]): void {
