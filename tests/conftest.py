@@ -24,6 +24,9 @@ DATA = Path(os.environ.get("PARAGONSR2_DATA", ROOT.parent / "shared" / "data"))
 # Workers of pytest-xdist share the processors.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
+# The same arithmetic on every machine: some would compute in bfloat16.
+os.environ["PARAGONSR2_PRECISION"] = "fp32"
+
 # In a shell's background Ctrl-C is ignored, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

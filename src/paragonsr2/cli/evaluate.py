@@ -21,6 +21,7 @@ from paragonsr2.cli.options import (
 )
 from paragonsr2.cli.output import shown
 from paragonsr2.errors import ImageError, UsageError
+from paragonsr2.weights.source import is_bundled
 
 if TYPE_CHECKING:
     from paragonsr2.measure.quality import Score
@@ -50,6 +51,9 @@ def evaluate(
 
     if kind != "bicubic":
         raise UsageError(f"there is no --kind {kind}; use bicubic")
+    if (backend, precision) == ("auto", "auto") and is_bundled(model):
+        # A score is that of the weights, on every machine.
+        precision = "fp32"
     up = Upscaler(
         model,
         scale,

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 from paragonsr2.errors import BackendError, OptionError, UsageError
+from paragonsr2.process import without_telemetry
 from paragonsr2.tensorrt.backend import open_engine
 from paragonsr2.upscale.backends import (
+    CPU_PROVIDER,
     Backend,
     ClassicalBackend,
     OnnxBackend,
     TorchBackend,
     load_torch_network,
+    providers,
 )
-from paragonsr2.upscale.openvino_backend import OpenVinoBackend
+from paragonsr2.upscale.openvino_backend import OpenVinoBackend, computes_bfloat16
 from paragonsr2.upscale.team import team_of
 from paragonsr2.weights.metadata import BackendName, Precision
 from paragonsr2.weights.source import DEFAULT_SCALE, ModelSource
+
+#: What ``auto`` stands for as a precision, for all commands of a machine; ``auto`` if it is unset.
+PRECISION_VARIABLE = "PARAGONSR2_PRECISION"
 
 
 def open_model(
@@ -33,7 +40,8 @@ def open_model(
     Args:
         source: the model.
         backend: ``auto`` runs ONNX models in ONNX Runtime, or for bf16 in OpenVINO, checkpoints
-            in PyTorch and engine files in TensorRT.
+            in PyTorch and engine files in TensorRT. Bundled models run in bf16 where that is the
+            quickest: on a CPU that computes in it, if OpenVINO is installed.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or what else the engine knows; or several
             with commas between them, each of which gets an engine of its own.
         precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
@@ -47,8 +55,10 @@ def open_model(
     _require_known("precision", precision, get_args(Precision))
     if source.kernel is not None:
         return _open_classical(source, backend, device, precision)
+    if precision == "auto":
+        precision = _usual_precision()
     if backend == "auto":
-        backend = _usual_engine(source, precision)
+        backend = _usual_engine(source, device, precision)
     devices = [name.strip() for name in device.split(",")]
     opened = team_of([_ENGINES[backend](source, one, precision) for one in devices])
     if source.scale not in (None, opened.scale):
@@ -61,10 +71,30 @@ def _require_known(what: str, value: str, known: tuple[str, ...]) -> None:
         raise OptionError(f"there is no {what} '{value}'; choose {', '.join(known)}")
 
 
-def _usual_engine(source: ModelSource, precision: str) -> BackendName:
+def _usual_precision() -> Precision:
+    wanted = os.environ.get(PRECISION_VARIABLE, "auto")
+    known: dict[str, Precision] = {value: value for value in get_args(Precision)}
+    if wanted not in known:
+        raise OptionError(f"{PRECISION_VARIABLE}={wanted}: choose {', '.join(known)}")
+    return known[wanted]
+
+
+def _usual_engine(source: ModelSource, device: str, precision: Precision) -> BackendName:
     if source.graph is not None:
-        return "openvino" if precision == "bf16" else "onnxruntime"
+        quick = precision == "auto" and bool(source.graph.sha256) and _is_quick_in_bfloat16(device)
+        return "openvino" if quick or precision == "bf16" else "onnxruntime"
     return "torch" if source.checkpoint is not None else "tensorrt"
+
+
+def _is_quick_in_bfloat16(device: str) -> bool:
+    """Whether the work falls to a CPU that is quickest in bfloat16."""
+    if device == "auto":
+        with without_telemetry():
+            import onnxruntime as ort
+
+        first, _ = providers(device, ort.get_available_providers())[0]
+        return first == CPU_PROVIDER and computes_bfloat16()
+    return device == "cpu" and computes_bfloat16()
 
 
 def _open_classical(

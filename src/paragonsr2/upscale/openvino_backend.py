@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy as np
 from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.errors import BackendError, MissingExtraError, WeightsError
 from paragonsr2.upscale.backends import OnnxBackend
-from paragonsr2.upscale.resources import available_memory
+from paragonsr2.upscale.resources import available_memory, cores
 from paragonsr2.weights.metadata import Precision
 
 _HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
@@ -63,7 +65,7 @@ class OpenVinoBackend:
             )
         if precision == "auto":
             precision = "fp16" if not on_cpu else "bf16" if able else "fp32"
-        self.precision = precision
+        self.precision: Precision = precision
         settings: dict[str, object] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -98,6 +100,18 @@ class OpenVinoBackend:
         # The next call overwrites OpenVINO's output.
         return np.array(result, dtype=np.float32)
 
+    def divided(self, parts: int) -> OpenVinoBackend | None:
+        """See :class:`~paragonsr2.upscale.backends.DivisibleBackend`."""
+        if self.device != "CPU":
+            return None
+        return OpenVinoBackend(
+            self.model,
+            device="cpu",
+            precision=self.precision,
+            threads=max(1, cores() // parts),
+            trusted=True,
+        )
+
     def in_fp32(self) -> OpenVinoBackend | None:
         """Open the same model in float32 on the same device; None if it is float32 already."""
         if self.precision == "fp32":
@@ -113,6 +127,17 @@ class OpenVinoBackend:
     def free_memory(self) -> int:
         """Main memory, which integrated GPUs share."""
         return available_memory()
+
+
+@cache
+def computes_bfloat16() -> bool:
+    """Whether OpenVINO is installed and this CPU has instructions for bfloat16."""
+    if importlib.util.find_spec("openvino") is None:
+        return False
+    import openvino
+
+    core = cast(Any, openvino).Core()
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _device(asked: str, available: list[str]) -> str:

@@ -114,6 +114,11 @@ def resolve(model: str | Path, scale: int | None = None, *, trusted: bool = Fals
     )
 
 
+def is_bundled(model: str) -> bool:
+    """Whether a name is that of a bundled network, such as ``stream:real``."""
+    return model.partition(":")[0] in VARIANTS
+
+
 def with_strength(model: str, strength: float) -> str:
     """The name of the model between a bundled one and the fidelity model of its variant.
 
@@ -124,7 +129,7 @@ def with_strength(model: str, strength: float) -> str:
     Raises:
         OptionError: the model is not a bundled one.
     """
-    if model.partition(":")[0] not in VARIANTS:
+    if not is_bundled(model):
         raise OptionError(f"a strength is for bundled models such as stream:real, not {model}")
     return f"{model}@{strength:g}"
 
