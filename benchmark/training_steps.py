@@ -1,11 +1,12 @@
 """Time one training step for the configurations that can be trained on a CPU.
 
-    python benchmark/training_steps.py [--before COMMIT] [--only NAME --result FILE]
+    python benchmark/training_steps.py [--before COMMIT] [--only NAME --result FILE] [--threads N]
 
 Writes ``results/speed/training_steps.json``: the median processor time of a few steps after a
 warm-up, on random images and one thread, in float32 and, if the CPU has instructions for it, in
 bfloat16; and the speed of its multiply-adds as a share of a large float32 matrix product.
-Processor time excludes other programs. With ``--before``, an older commit is measured in
+Processor time excludes other programs; with more than one thread it is the time that passes, so
+nothing else should run. With ``--before``, an older commit is measured in
 alternation, each tree in its own processes. ``benchmark/loader.py`` measures the data loader.
 """
 
@@ -45,7 +46,7 @@ RUNS = {
 TURNS = 3
 
 
-def timed_trainer(root: Path, name: str, precision: str) -> Trainer:
+def timed_trainer(root: Path, name: str, precision: str, threads: int = 1) -> Trainer:
     """A trainer near the end of its run, where every loss term is active."""
     with tempfile.TemporaryDirectory() as folder:
         # The pretrained weights do not affect the speed and may not exist yet.
@@ -55,7 +56,7 @@ def timed_trainer(root: Path, name: str, precision: str) -> Trainer:
         path.write_text("\n".join(kept), encoding="utf-8")
         overrides = [f"run.output={folder}/run", "run.device=cpu", "run.compile=false"]
         overrides += [
-            "run.threads=1",
+            f"run.threads={threads}",
             f"run.precision={precision}",
             "data.batch=8",
             "data.patch=48",
@@ -70,17 +71,18 @@ def seconds_per_step(trainer: Trainer, count: int) -> float:
     data, scale = trainer.config.data, trainer.config.network.scale
     lr = torch.rand(data.batch, 3, data.patch, data.patch)
     hr = torch.rand(data.batch, 3, data.patch * scale, data.patch * scale)
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     times: list[float] = []
     for _ in range(count + 2):
-        started = time.process_time()
+        started = clock()
         trainer.train_step(lr, hr)
-        times.append(time.process_time() - started)
+        times.append(clock() - started)
     return statistics.median(times[2:])
 
 
-def in_a_process(root: Path, name: str, precision: str) -> float:
+def in_a_process(root: Path, name: str, precision: str, threads: int) -> float:
     """Run :func:`seconds_per_step` in a process of its own, with the code in ``root``."""
-    command = [sys.executable, __file__, "--child", str(root), name, precision]
+    command = [sys.executable, __file__, "--child", str(root), name, precision, str(threads)]
     environment = {**os.environ, "PYTHONPATH": str(root / "src")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return float(done.stdout)
@@ -93,7 +95,7 @@ def _bfloat16() -> bool:
     return multiplies_bfloat16()
 
 
-def measure(name: str, before: Path | None) -> dict[str, object]:
+def measure(name: str, before: Path | None, threads: int) -> dict[str, object]:
     """Measure one row of the result, alternating between this tree and the older one."""
     config = load_config(ROOT / "configs" / f"{name}.toml")
     trees = {"seconds_per_step": ROOT, **({"seconds_before": before} if before else {})}
@@ -102,11 +104,11 @@ def measure(name: str, before: Path | None) -> dict[str, object]:
         taken: dict[str, list[float]] = {key: [] for key in trees}
         for _ in range(TURNS):
             for key, tree in trees.items():
-                taken[key].append(in_a_process(tree, name, precision))
+                taken[key].append(in_a_process(tree, name, precision, threads))
         for key, seconds in taken.items():
             row.setdefault(key, {})[precision] = round(statistics.median(seconds), 4)  # type: ignore[index]
     cost = network_cost(build(config.network.variant, config.network.scale)).kmacs_per_pixel
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     # Forward, and backward to inputs and to weights.
     work = 3 * 2 * 1e3 * cost * 8 * 48**2
     row["share_of_peak"] = round(work / row["seconds_per_step"]["fp32"] / matrix_peak(), 3)  # type: ignore[index]
@@ -119,11 +121,13 @@ def main() -> None:
     parser.add_argument("--before", metavar="COMMIT")
     parser.add_argument("--only", choices=RUNS, help="time one configuration")
     parser.add_argument("--result", type=Path, default=RESULT)
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        root, name, precision = options.child
-        print(seconds_per_step(timed_trainer(Path(root), name, precision), RUNS[name]))
+        root, name, precision, threads = options.child
+        trainer = timed_trainer(Path(root), name, precision, int(threads))
+        print(seconds_per_step(trainer, RUNS[name]))
         return
     with tempfile.TemporaryDirectory() as folder:
         before = Path(folder) / "before" if options.before else None
@@ -132,10 +136,10 @@ def main() -> None:
             subprocess.run(["git", "checkout", "-q", options.before], cwd=before, check=True)
         rows: list[dict[str, object]] = []
         for name in [options.only] if options.only else RUNS:
-            rows.append(measure(name, before))
+            rows.append(measure(name, before, options.threads))
             print(json.dumps(rows[-1]), flush=True)
     about = {
-        "threads": 1,
+        "threads": options.threads,
         "before": options.before or "",
         "bfloat16": _bfloat16(),
         "matrix_peak_gflops": round(matrix_peak() / 1e9, 1),

@@ -235,5 +235,5 @@ def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     for theirs, ours in zip(real, fake, strict=True):
         target = at_least_float32(theirs.detach())
         scale = target.square().mean().sqrt().clamp_min(1e-6)
-        total = total + F.l1_loss(at_least_float32(ours) / scale, target / scale)
+        total = total + F.l1_loss(at_least_float32(ours), target) / scale
     return total / len(real)
