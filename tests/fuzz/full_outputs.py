@@ -78,7 +78,7 @@ def kinds() -> Iterator[Kind]:
     yield Kind("animation", "upscale IN/moving.gif -o OUT/moving.gif -m magic --overwrite")
     yield Kind("scores", "evaluate IN/pictures -m magic --result OUT/r.json", same=False)
     times = "--resolution 64x48 --calls 1 --warmup 0 --threads 1"
-    order = f"benchmark -m realtime:art {times} -o OUT/b.json"
+    order = f"benchmark -m paragonsr2_realtime_x2_art {times} -o OUT/b.json"
     # How long the numbers are varies, so that what needs little more room may fit.
     yield Kind("times", order, same=False, steps=True, shares=(0.0, 0.4))
     yield Kind("export onnx", "export -m IN/m.safetensors -o OUT/x", shares=(0.6,))

@@ -6,6 +6,9 @@ import numpy as np
 
 from paragonsr2.arrays.pixels import FloatNCHW, Pixels, full_scale, round_half_up
 
+#: Values of a plane that are converted at once.
+_CACHED = 65536
+
 
 def to_float(pixels: Pixels) -> FloatNCHW:
     """Convert ``(H, W, C)`` to ``(1, C, H, W)`` float32, nominally 0..1."""
@@ -18,6 +21,13 @@ def to_pixels(x: FloatNCHW, like: Pixels) -> Pixels:
 
     Integers are clipped, with halves rounded up. float32 is neither.
     """
-    # Going plane by plane takes a fifth of the time of one transposed copy.
-    planes = round_half_up(x[0] * np.float32(full_scale(like)), like)
-    return np.stack(list(planes), axis=-1)
+    channels, height, width = x.shape[1:]
+    out = np.empty((height, width, channels), like.dtype)
+    white = np.float32(full_scale(like))
+    # By planes and in few rows, which stay in the cache: less than half the time of the whole.
+    rows = max(1, _CACHED // width)
+    for top in range(0, height, rows):
+        for channel in range(channels):
+            part = x[0, channel, top : top + rows]
+            out[top : top + rows, :, channel] = round_half_up(part * white, like)
+    return out

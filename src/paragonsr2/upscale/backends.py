@@ -402,8 +402,10 @@ class OverflowGuard:
 
 
 def _is_finite(x: FloatNCHW) -> bool:
-    # A sum in double precision is finite only where every term is.
-    return math.isfinite(float(x.sum(dtype=np.float64)))
+    # A sum is finite only where every term is; that of large terms may need double precision.
+    with np.errstate(over="ignore", invalid="ignore"):
+        quick = float(x.sum())
+    return math.isfinite(quick) or math.isfinite(float(x.sum(dtype=np.float64)))
 
 
 def load_torch_network(path: Path, *, trusted: bool = False) -> ParagonSR2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,9 +46,9 @@ class ResultCheck:
         """
         if has_alpha:
             given, made = (x[:, :-1] * x[:, -1:] for x in (given, made))
-        self._given.add(given.clip(0.0, 1.0))
-        self._made.add(made)
-        self._clipped.add(made.clip(0.0, 1.0))
+        self._given.add_clipped(given)
+        total = self._made.add(made)
+        self._clipped.add_clipped(made, total)
 
     def finish(self) -> None:
         """Judge the whole.
@@ -77,6 +77,24 @@ class ResultCheck:
         )
 
 
+class _Part(NamedTuple):
+    """Sum, least and largest value of each channel of a tile, and its pixels."""
+
+    total: Any
+    low: Any
+    high: Any
+    count: int
+
+    @classmethod
+    def of(cls, x: FloatNCHW) -> _Part:
+        low, high = x.min(axis=(0, 2, 3)), x.max(axis=(0, 2, 3))
+        return cls(_total(x), low, high, x.shape[2] * x.shape[3])
+
+
+def _total(x: FloatNCHW) -> Any:
+    return x.sum(axis=(0, 2, 3), dtype=np.float64)
+
+
 class _Statistics:
     """Mean and range of each channel, of 255."""
 
@@ -86,11 +104,23 @@ class _Statistics:
         self._high: Any = -np.inf
         self._count = 0
 
-    def add(self, x: FloatNCHW) -> None:
-        self._sum = self._sum + x.sum(axis=(0, 2, 3), dtype=np.float64)
-        self._low = np.minimum(self._low, x.min(axis=(0, 2, 3)))
-        self._high = np.maximum(self._high, x.max(axis=(0, 2, 3)))
-        self._count += x.shape[2] * x.shape[3]
+    def add(self, x: FloatNCHW) -> _Part:
+        return self._take(_Part.of(x))
+
+    def add_clipped(self, x: FloatNCHW, part: _Part | None = None) -> None:
+        """Add ``x`` clipped to 0..1; ``part`` is what is known of it as it is."""
+        known = part or _Part.of(x)
+        low, high = known.low.clip(0.0, 1.0), known.high.clip(0.0, 1.0)
+        unchanged = np.array_equal(low, known.low) and np.array_equal(high, known.high)
+        total = known.total if unchanged else _total(x.clip(0.0, 1.0))
+        self._take(_Part(total, low, high, known.count))
+
+    def _take(self, part: _Part) -> _Part:
+        self._sum = self._sum + part.total
+        self._low = np.minimum(self._low, part.low)
+        self._high = np.maximum(self._high, part.high)
+        self._count += part.count
+        return part
 
     @property
     def mean(self) -> Any:

@@ -8,7 +8,6 @@ is resumed has to compute only one frame again.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,9 @@ _UNEVEN = 1.0
 
 # The shortest side for OpenCV's motion search and the longest for its remapping, in pixels.
 _LEAST, _MOST = 12, 32766
+
+# Rows of a large frame that are blended at once.
+_ROWS = 32
 
 _Plane = npt.NDArray[np.float32]
 
@@ -81,12 +83,19 @@ class Steadier:
             return large[1]
         cv = self._cv
         motion, trust = self._find_motion(before, now)
-        from_where = _places(cv.resize(motion, (width, height)) * np.float32(self._scale))
-        moved = cv.remap(large[0], from_where, None, cv.INTER_CUBIC, borderMode=cv.BORDER_REPLICATE)
-        weight = cv.resize(trust, (width, height)) * np.float32(self._share)
-        change = cv.subtract(moved, large[1], dtype=cv.CV_32F)
-        change *= weight[..., None]
-        steadied: Pixels16 = cv.add(large[1], change, dtype=cv.CV_16U)
+        offsets, weights = cv.resize(motion, (width, height)), cv.resize(trust, (width, height))
+        steadied = np.empty_like(large[1])
+        # A few rows at a time, which stay in the cache.
+        for top in range(0, height, _ROWS):
+            rows = slice(top, top + _ROWS)
+            from_where = _places(offsets[rows] * np.float32(self._scale), top)
+            moved = cv.remap(
+                large[0], from_where, None, cv.INTER_CUBIC, borderMode=cv.BORDER_REPLICATE
+            )
+            change = cv.subtract(moved, large[1][rows], dtype=cv.CV_32F)
+            weight = weights[rows] * np.float32(self._share)
+            change = cv.multiply(change, cv.merge([weight] * change.shape[2]))
+            steadied[rows] = cv.add(large[1][rows], change, dtype=cv.CV_16U)
         return steadied
 
     def is_cut(self, before: Pixels8, now: Pixels8) -> bool:
@@ -109,7 +118,8 @@ class Steadier:
         changed, difference = self._difference(before, now), self._difference(moved, now)
         # Errors of the motion must not shake what has not moved.
         still = changed <= difference
-        back[still] = 0
+        # Both offsets of a pixel at once, as one number of 64 bits.
+        back.view(np.uint64)[still] = 0
         agreed = still | (inside & (missed <= 0.01 * length + _ASTRAY))
         # Enlarging would interpolate between two different motions; distrust their border.
         window = np.ones((3, 3), np.uint8)
@@ -122,8 +132,12 @@ class Steadier:
     def _difference(self, one: Pixels8, other: Pixels8) -> _Plane:
         """Difference in the most different channel, ``(H, W)`` in steps; noise averages out."""
         cv = self._cv
-        smooth = cv.GaussianBlur(cv.subtract(one, other, dtype=cv.CV_32F), (5, 5), 0)
-        return functools.reduce(np.maximum, cv.split(np.abs(smooth)))
+        most: Any = None
+        for pair in zip(cv.split(one), cv.split(other), strict=True):
+            smooth = cv.GaussianBlur(cv.subtract(*pair, dtype=cv.CV_32F), (5, 5), 0)
+            np.abs(smooth, out=smooth)
+            most = smooth if most is None else cv.max(most, smooth, most)
+        return most
 
 
 def _rgb(frame: Pixels8) -> Pixels8:
@@ -132,11 +146,15 @@ def _rgb(frame: Pixels8) -> Pixels8:
 
 def _square(offsets: _Plane) -> _Plane:
     """Squared lengths, ``(H, W)``, of ``(H, W, 2)`` offsets."""
-    return offsets[..., 0] ** 2 + offsets[..., 1] ** 2
+    squares = np.square(offsets)
+    return squares[..., 0] + squares[..., 1]
 
 
-def _places(offsets: _Plane) -> _Plane:
-    """The coordinates that offsets x, y from each pixel lead to."""
+def _places(offsets: _Plane, top: int = 0) -> _Plane:
+    """The coordinates that offsets x, y from each pixel lead to, in rows from ``top`` on."""
     height, width = offsets.shape[:2]
-    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
-    return offsets + np.stack(np.broadcast_arrays(x, y[:, None]), axis=-1)
+    places = np.empty_like(offsets)
+    np.add(offsets[..., 0], np.arange(width, dtype=np.float32), out=places[..., 0])
+    down = np.arange(top, top + height, dtype=np.float32)
+    np.add(offsets[..., 1], down[:, None], out=places[..., 1])
+    return places
