@@ -108,6 +108,26 @@ def ensemble() -> str:
     return f"{rows(*lines)}\n\nOne thread, {machine(result)}, beside other work."
 
 
+def bfloat16() -> str:
+    """What bfloat16 in OpenVINO gains and costs."""
+    result = load("speed/bfloat16.json")
+    plain, narrow = "onnxruntime fp32", "openvino bf16"
+    lines = [["model", "ONNX Runtime, ms", "OpenVINO, ms", "OpenVINO in bfloat16, ms",
+              "times as fast", "Set14, dB"]]  # fmt: skip
+    for row in result["rows"]:
+        ms, scores = row["milliseconds"], row["set14_psnr_y"]
+        lost = math.ceil((scores[plain] - scores[narrow]) * 1000) / 1000
+        lines.append([
+            f"`{row['model']}`", *(f"{ms[key]:.0f}" for key in (plain, "openvino fp32", narrow)),
+            floored(ms[plain] / ms[narrow], 1), f"-{lost:.3f}",
+        ])  # fmt: skip
+    width, height = result["input"]
+    return (
+        f"{rows(*lines)}\n\nx{result['scale']} of {width}x{height}, {result['threads']} threads, "
+        f"one run ({machine(result)})."
+    )
+
+
 def jpeg() -> str:
     """Models on JPEGs."""
     result = load("quality/jpeg.json")["rows"]
@@ -327,7 +347,13 @@ def tools() -> str:
 #: The tables of each page.
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"variants": variants, "speed": speed, "peers": peers},
-    "docs/quality.md": {"quality": quality, "jpeg": jpeg, "ensemble": ensemble, "crops": crops},
+    "docs/quality.md": {
+        "quality": quality,
+        "jpeg": jpeg,
+        "bfloat16": bfloat16,
+        "ensemble": ensemble,
+        "crops": crops,
+    },
     "docs/service.md": {"service": service},
     "docs/tools.md": {"tools": tools},
     "docs/training.md": {"memory": memory, "time": time, "loader": loader},
