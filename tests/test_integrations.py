@@ -9,9 +9,11 @@ import sys
 import types
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import TensorProto
 from typer.testing import CliRunner
 
 from benchmark.torchvision_names import torchvision_names
@@ -45,6 +47,24 @@ def nodes(monkeypatch, tmp_path):
 def test_comfyui_lists_bundled_models_and_files(nodes):
     shown = nodes["LoadParagonSR2"].INPUT_TYPES()["required"]["model"][0]
     assert {f"{one.model} x{one.scale}" for one in entries()} | {"mine.safetensors"} == set(shown)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "onnx_fp16"])
+@pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.name)
+def test_a_program_that_infers_the_scale_from_shapes_finds_it(entry, kind):
+    # chaiNNer tells an image model, its channels and its scale apart by the shapes of its input, by
+    # those of its output for an input of 16x16, and by the type that its name does not say.
+    model = onnx.load_from_string(bundled_bytes(entry, kind))
+    given, made = model.graph.input[0].type.tensor_type, model.graph.output[0].type.tensor_type
+    assert given.shape.dim[1].dim_value == 3
+    assert given.elem_type == (TensorProto.FLOAT if kind == "onnx" else TensorProto.FLOAT16)
+    for dimension, value in zip(given.shape.dim, (1, 3, 16, 16), strict=True):
+        dimension.dim_value = value
+    for dimension in made.shape.dim[2:]:
+        dimension.Clear()
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output[0]
+    side = 16 * entry.scale
+    assert [d.dim_value for d in inferred.type.tensor_type.shape.dim] == [1, 3, side, side]
 
 
 def test_comfyui_enlarges_in_tiles_as_in_one_piece(nodes):
