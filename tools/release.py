@@ -5,7 +5,8 @@
 
 Writes the weights and the catalogue to ``src/paragonsr2/weights/files``, the measured quality to
 ``results/quality`` and the model cards to ``docs/models``. The catalogue repeats the quality
-because an installed package has no ``results``; a test keeps both equal.
+because an installed package has no ``results``; a test keeps both equal. Models of other kinds than
+fidelity are stored as float16, at half the size; the wheel has to stay small.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from cards import write_cards
 
 from paragonsr2.export.release import release_onnx
@@ -65,6 +67,11 @@ def main() -> None:
     checkpoint = load_checkpoint(options.checkpoint)
     about = checkpoint.description
     training = {**checkpoint.training, "recipe": options.recipe, "commit": commit()}
+    # Rounded before it is exported, so that all files hold the same weights.
+    dtype = torch.float32 if options.kind == "fidelity" else torch.float16
+    with torch.no_grad():
+        for parameter in checkpoint.network.parameters():
+            parameter.copy_(parameter.to(dtype))
     name = f"paragonsr2_{about.variant}_x{about.scale}_{options.kind}"
     files = {
         "onnx": FOLDER / f"{name}_fp32.onnx",
@@ -77,7 +84,7 @@ def main() -> None:
         for kind, proof in zip(("onnx", "onnx_fp16"), proofs, strict=True):
             shutil.copyfile(proof.path, files[kind])
             print(f"{proof.precision}: worst {proof.worst.psnr:.1f} dB on {proof.worst.name}")
-    save_checkpoint(files["safetensors"], checkpoint.network, about.variant, training)
+    save_checkpoint(files["safetensors"], checkpoint.network, about.variant, training, dtype=dtype)
     cost = network_cost(checkpoint.network)
     entry = {
         "variant": about.variant,

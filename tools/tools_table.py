@@ -143,6 +143,23 @@ def in_ncnn(entry: Entry) -> tuple[str, Run, bool]:
     return number, run, True
 
 
+def in_ncnn_client(entry: Entry) -> tuple[str, Run, bool]:
+    """A program around ncnn on a CPU's Vulkan; it cuts pictures into overlapping tiles."""
+    number = version("upscale-ncnn-py")
+    client = importlib.import_module("upscale_ncnn_py").UPSCALE
+    network = load_checkpoint(bundled_path(entry, "safetensors")).network
+
+    def run(x: np.ndarray) -> np.ndarray:
+        pixels = np.rint(x[0].transpose(1, 2, 0) * 255).astype(np.uint8)
+        with tempfile.TemporaryDirectory() as folder:
+            opened = client(gpuid=0, model=-1, scale=entry.scale)
+            opened._load(*build_ncnn(network).write(Path(folder), entry.name), entry.scale)
+            result = opened.process_cv2(np.ascontiguousarray(pixels[..., ::-1]))
+        return to_float(np.ascontiguousarray(result[..., ::-1]))
+
+    return number, run, False
+
+
 def in_libplacebo(entry: Entry) -> tuple[str, Run, bool]:
     """A player's shader, in ffmpeg's libplacebo on a CPU's Vulkan."""
     require_player()
@@ -174,6 +191,7 @@ TOOLS: dict[str, Callable[[Entry], tuple[str, Run, bool]]] = {
     "OpenVINO": in_openvino,
     "spandrel (PyTorch)": in_torch,
     "ncnn": in_ncnn,
+    "upscale-ncnn-py (ncnn)": in_ncnn_client,
     "ffmpeg, libplacebo": in_libplacebo,
     "Chromium, WebGPU": in_webgpu,
 }

@@ -149,7 +149,12 @@ def describe_state(
 
 
 def save_checkpoint(
-    path: Path, network: ParagonSR2, variant: str, training: Mapping[str, object] | None = None
+    path: Path,
+    network: ParagonSR2,
+    variant: str,
+    training: Mapping[str, object] | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write ``network`` as flat safetensors with its description in the header, atomically.
 
@@ -158,12 +163,16 @@ def save_checkpoint(
         network: trained or deployed form.
         variant: short or full name.
         training: summary of how it was trained, JSON-serialisable.
+        dtype: of the stored weights.
 
     Raises:
         OutputError: the file cannot be written.
     """
     about = describe(network, variant)
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    # What describes the network stays exact.
+    weights = dict(network.named_parameters()).keys()
+    state = {key: value.to(dtype) if key in weights else value for key, value in state.items()}
     metadata = {
         **about.metadata(),
         "expansion": str(about.expansion),
