@@ -1,7 +1,7 @@
 """Bundle a trained checkpoint: export it, measure it and add it to the catalogue.
 
     python tools/release.py runs/realtime_x2_fidelity/best.safetensors --kind fidelity \
-        --recipe realtime_x2_fidelity.toml --data ../shared/data
+        --recipe realtime_x2_fidelity --data ../shared/data
 
 Writes the weights and the catalogue to ``src/paragonsr2/weights/files``, the measured quality to
 ``results/quality`` and the model cards to ``docs/models``. The catalogue repeats the quality
