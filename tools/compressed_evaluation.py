@@ -81,7 +81,7 @@ def main() -> None:
     models: dict[str, Upscaler] = {}
     for text in (*CLASSICAL, *options.model):
         label, _, model = text.rpartition("=")
-        models[label or Path(model).name] = Upscaler(model, SCALE)
+        models[label or Path(model).name] = Upscaler(model, SCALE, precision="fp32")
     hr = originals(options.clip)
     shrunk = [shrink(frame, SCALE) for frame in hr]
 

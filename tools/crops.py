@@ -50,7 +50,7 @@ class Window(NamedTuple):
 
 def windows(entry: Entry, folder: Path) -> list[Window]:
     """All windows that are not flat, by gain, largest first."""
-    model = Upscaler(f"{entry.variant}:{entry.kind}", scale=entry.scale)
+    model = Upscaler(f"{entry.variant}:{entry.kind}", entry.scale, precision="fp32")
     bicubic = Upscaler("bicubic", scale=entry.scale)
     found: list[Window] = []
     for path in sorted(folder.iterdir()):

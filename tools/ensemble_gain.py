@@ -36,7 +36,7 @@ def main() -> None:
         if entry.kind != "fidelity" or entry.scale not in SCALES:
             continue
         ways = [
-            Upscaler(entry.variant, entry.scale, device="cpu", ensemble=whole)
+            Upscaler(entry.variant, entry.scale, device="cpu", precision="fp32", ensemble=whole)
             for whole in (False, True)
         ]
         seconds = np.zeros(2)

@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     options = parser.parse_args()
-    models = {name: Upscaler(name, SCALE, device="cpu") for name in MODELS}
+    models = {name: Upscaler(name, SCALE, device="cpu", precision="fp32") for name in MODELS}
     found: dict[tuple[int, str], list[float]] = {}
     for path in list_images(options.data):
         hr = crop_to_multiple(read_picture(path).pixels, SCALE)

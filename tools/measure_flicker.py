@@ -155,7 +155,7 @@ def change(before: list[Frame], after: list[Frame], cut: list[bool]) -> dict[str
 def cost(small: list[Frame]) -> dict[str, float]:
     """Processor time in ms to upscale a frame from 1280x720 to 2560x1440; best of five."""
     frames = [cv2.resize(frame, (1280, 720), interpolation=cv2.INTER_CUBIC) for frame in small[:6]]
-    upscaler, steadier = Upscaler("realtime", SCALE), Steadier(SCALE)
+    upscaler, steadier = Upscaler("realtime", SCALE, precision="fp32"), Steadier(SCALE)
     spent: dict[str, list[float]] = {"plain": [], "deep": [], "steadying": []}
     large: list[Deep] = []
 
@@ -224,7 +224,7 @@ def main() -> None:
     for name, small in inputs.items():
         rows: dict[str, dict[str, float]] = {}
         for method in METHODS:
-            upscaler = Upscaler(method, SCALE)
+            upscaler = Upscaler(method, SCALE, precision="fp32")
             large: list[Deep] = [upscaler(to_16_bits(frame)) for frame in small]
             plain = [to_8_bits(frame) for frame in large]
             rows[method] = ruler.measure([plane(frame) for frame in plain])

@@ -2,12 +2,14 @@
 
     python tools/perceptual_evaluation.py --model stream:real --model runs/x/best.safetensors
     python tools/perceptual_evaluation.py --model realtime:art --drawn 12 --result R --sheet S
+    python tools/perceptual_evaluation.py --model stream:real --as-found FOLDER --result R --sheet S
 
 Three inputs are made of each validation picture, or of pictures drawn by code: shrunk only,
 shrunk and stored as JPEG of quality 20, and sent through the blind chain of the trainer with its
 default ranges. Bicubic, the fidelity model of the same variant and Real-ESRGAN's ``animevideov3``
 are always measured as well. Writes a result file and a sheet of crops, of the same place of the
-pictures for all: where they differ most from bicubic on average.
+pictures for all: where they differ most from bicubic on average. Of pictures as found there is no
+original, so only NIQE and the blocks are measured.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import io
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +29,7 @@ from ncnn_peers import NcnnPeer
 from niqe import niqe
 from PIL import Image
 
-from paragonsr2.arrays.pixels import Pixels8
+from paragonsr2.arrays.pixels import Pixels8, to_8_bits
 from paragonsr2.images.reading import read_picture
 from paragonsr2.measure.machine import write_result
 from paragonsr2.measure.quality import crop_to_multiple, score, shrink
@@ -89,6 +92,7 @@ def main() -> None:
     parser.add_argument("--scale", type=int, default=2)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "val")
     parser.add_argument("--drawn", type=int, default=0, help="pictures drawn by code, not --data")
+    parser.add_argument("--as-found", type=Path, help="folder of pictures, enlarged as they are")
     parser.add_argument("--result", type=Path, default=RESULT)
     parser.add_argument("--sheet", type=Path, default=SHEET)
     options = parser.parse_args()
@@ -98,6 +102,9 @@ def main() -> None:
     models: dict[str, Enlarge] = {name: _enlarge(name, scale) for name in dict.fromkeys(names)}
     peer = PEER.format(scale)
     models[peer] = NcnnPeer(peer, scale)
+    if options.as_found:
+        write_as_found(list_images(options.as_found), models, options)
+        return
     found = measures(scale)
     blind = BlindDegradation(BlindConfig.model_validate({}), scale)
     rows: dict[tuple[str, str], list[list[float]]] = {}
@@ -138,13 +145,38 @@ def main() -> None:
     draw(pictures, options.sheet)
 
 
+def write_as_found(paths: list[Path], models: dict[str, Enlarge], options: Namespace) -> None:
+    """Enlarge pictures that have no originals; write the result file and the sheet."""
+    scale: int = options.scale
+    rows: list[dict[str, object]] = []
+    crops: list[np.ndarray] = []
+    for path in paths:
+        lr = to_8_bits(read_picture(path).pixels)
+        results = {name: _timed(enlarge, lr) for name, enlarge in models.items()}
+        for name, (sr, seconds) in results.items():
+            rows.append(
+                {
+                    "picture": path.name,
+                    "model": name,
+                    "niqe": round(niqe(sr), 3),
+                    "blockiness": round(blockiness(sr, 8 * scale), 3),
+                    "seconds_per_megapixel": round(seconds / lr[..., 0].size * 1e6, 3),
+                }
+            )
+            print(rows[-1], flush=True)
+        crops.append(_crops({name: sr for name, (sr, _) in results.items()}, path.stem))
+    write_result(options.result, {"scale": scale, "rows": rows})
+    Image.fromarray(np.vstack(crops)).save(options.sheet, quality=90)
+    print(options.sheet)
+
+
 def _parent(model: str) -> str:
     variant, colon, _ = model.partition(":")
     return variant if colon else "stream"
 
 
 def _enlarge(model: str, scale: int) -> Enlarge:
-    upscaler = Upscaler(model, scale)
+    upscaler = Upscaler(model, scale, precision="fp32")
     return lambda pixels: upscaler(pixels).astype(np.uint8, copy=False)
 
 
@@ -156,23 +188,26 @@ def _timed(enlarge: Enlarge, lr: Pixels8) -> tuple[Pixels8, float]:
 
 def draw(pictures: list[dict[str, dict[str, Pixels8]]], path: Path) -> None:
     """Draw the blind and the JPEG input of the first three pictures, one row each."""
-    rows: list[np.ndarray] = []
-    for kind in ("blind", f"jpeg {QUALITY}"):
-        for shown in pictures[:3]:
-            images = shown[kind]
-            base = images["bicubic"].astype(float)
-            spread = np.mean([np.abs(x - base).mean(axis=2) for x in images.values()], axis=0)
-            tall, wide = (side // CROP for side in spread.shape)
-            tiles = spread[: tall * CROP, : wide * CROP].reshape(tall, CROP, wide, CROP)
-            top, left = np.unravel_index(int(tiles.mean(axis=(1, 3)).argmax()), (tall, wide))
-            area = tuple(slice(int(at) * CROP, int(at + 1) * CROP) for at in (top, left))
-            row: list[np.ndarray] = []
-            for name, pixels in images.items():
-                text = f"{name}, {kind}" if name == "bicubic" else name
-                row.append(labelled(text, pixels[area]))
-            rows.append(np.hstack(row))
+    kinds = ("blind", f"jpeg {QUALITY}")
+    rows = [_crops(shown[kind], kind) for kind in kinds for shown in pictures[:3]]
     Image.fromarray(np.vstack(rows)).save(path, quality=90)
     print(path)
+
+
+def _crops(images: dict[str, Pixels8], about: str) -> np.ndarray:
+    """The place where the pictures differ most from bicubic on average, of each, side by side."""
+    base = images["bicubic"].astype(float)
+    spread = np.mean([np.abs(x - base).mean(axis=2) for x in images.values()], axis=0)
+    tall, wide = (side // CROP for side in spread.shape)
+    tiles = spread[: tall * CROP, : wide * CROP].reshape(tall, CROP, wide, CROP)
+    top, left = np.unravel_index(int(tiles.mean(axis=(1, 3)).argmax()), (tall, wide))
+    area = tuple(slice(int(at) * CROP, int(at + 1) * CROP) for at in (top, left))
+    return np.hstack(
+        [
+            labelled(f"{name}, {about}" if name == "bicubic" else name, pixels[area])
+            for name, pixels in images.items()
+        ]
+    )
 
 
 if __name__ == "__main__":

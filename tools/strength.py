@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "val")
     options = parser.parse_args()
-    dial = {s: Upscaler(f"{options.model}@{s:g}", SCALE, device="cpu") for s in STRENGTHS}
+    dial = {s: Upscaler(f"{options.model}@{s:g}", SCALE, precision="fp32") for s in STRENGTHS}
     found: dict[float, list[list[float]]] = {s: [] for s in STRENGTHS}
     wanted = measures(SCALE)
     for path in list_images(options.data):
