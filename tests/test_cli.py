@@ -263,6 +263,19 @@ def test_evaluate_prints_the_contract(tmp_path):
     assert written["sets"] == report["sets"]
 
 
+@pytest.mark.parametrize(("scale", "model"), [(2, "stream:compressed"), (4, "stream:real")])
+def test_a_coarse_jpeg_gets_advice_that_can_be_taken(tmp_path, scale, model):
+    assert any((entry.model, entry.scale) == (model, scale) for entry in entries())
+    for name, quality in (("coarse.jpg", 60), ("fine.jpg", 98), ("plain.png", None)):
+        path = tmp_path / name
+        write_picture(path, Picture(photo_like(40, 56)), quality=quality or 95)
+        said = run("upscale", path, "--scale", scale).stderr
+        assert (f"--model {model}" in said) == (name == "coarse.jpg")
+    taken = run("upscale", tmp_path / "coarse.jpg", "--scale", scale, "-m", model, "--overwrite")
+    assert taken.returncode == 0
+    assert "--model" not in taken.stderr
+
+
 def test_short_help_and_completion_work():
     for arguments in (["-h"], ["upscale", "-h"]):
         assert "Usage: paragonsr2" in run(*arguments).stdout

@@ -1,9 +1,8 @@
-"""Measure models on JPEGs of several qualities: ``results/quality/jpeg.json``.
+"""Measure models on JPEGs of several qualities: ``results/quality/jpeg.json``, ``jpeg_x4.json``.
 
-    python tools/jpeg_qualities.py --data ../shared/data/val
+    python tools/jpeg_qualities.py --data ../shared/data/val [--scale 4]
 
-Each picture is shrunk, stored as JPEG and enlarged. Below ``COARSE_BELOW`` of ``images/jpeg.py``
-the command advises to take ``stream:compressed``.
+Each picture is shrunk, stored as JPEG and enlarged. The command's advice for JPEGs goes by it.
 """
 
 from __future__ import annotations
@@ -21,40 +20,45 @@ from paragonsr2.measure.quality import crop_to_multiple, score, shrink
 from paragonsr2.training.pictures import list_images
 from paragonsr2.upscale.upscaler import Upscaler
 
-RESULT = Path(__file__).resolve().parent.parent / "results" / "quality" / "jpeg.json"
+QUALITY = Path(__file__).resolve().parent.parent / "results" / "quality"
+RESULTS = {2: QUALITY / "jpeg.json", 4: QUALITY / "jpeg_x4.json"}
 QUALITIES = (20, 35, 50, 60, 70, 80, 90, 95)
-MODELS = ("bicubic", "realtime", "stream", "stream:compressed", "stream:real")
-SCALE = 2
+MODELS = {
+    2: ("bicubic", "realtime", "stream", "stream:compressed", "stream:real"),
+    4: ("bicubic", "realtime", "stream", "stream:real"),
+}
 
 
 def main() -> None:
     """Measure all models at all qualities."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--scale", type=int, choices=RESULTS, default=2)
     options = parser.parse_args()
-    models = {name: Upscaler(name, SCALE, device="cpu", precision="fp32") for name in MODELS}
+    scale: int = options.scale
+    models = {name: Upscaler(name, scale, precision="fp32") for name in MODELS[scale]}
     found: dict[tuple[int, str], list[float]] = {}
     for path in list_images(options.data):
-        hr = crop_to_multiple(read_picture(path).pixels, SCALE)
-        lr = Image.fromarray(shrink(hr, SCALE))
+        hr = crop_to_multiple(read_picture(path).pixels, scale)
+        lr = Image.fromarray(shrink(hr, scale))
         for quality in QUALITIES:
             buffer = io.BytesIO()
             lr.save(buffer, "jpeg", quality=quality)
             with Image.open(buffer) as image:
                 stored = np.asarray(image)
             for name, upscaler in models.items():
-                value = score(upscaler(stored), hr, shave=SCALE).psnr_y
+                value = score(upscaler(stored), hr, shave=scale).psnr_y
                 found.setdefault((quality, name), []).append(value)
     rows = [
         {
             "quality": quality,
-            "psnr_y": {name: round(float(np.mean(found[quality, name])), 3) for name in MODELS},
+            "psnr_y": {name: round(float(np.mean(found[quality, name])), 3) for name in models},
         }
         for quality in QUALITIES
     ]
     for row in rows:
         print(row)
-    write_result(RESULT, {"set": options.data.name, "scale": SCALE, "rows": rows})
+    write_result(RESULTS[scale], {"set": options.data.name, "scale": scale, "rows": rows})
 
 
 if __name__ == "__main__":

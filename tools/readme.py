@@ -128,9 +128,9 @@ def bfloat16() -> str:
     )
 
 
-def jpeg() -> str:
+def jpeg(path: str = "quality/jpeg.json") -> str:
     """Models on JPEGs."""
-    result = load("quality/jpeg.json")["rows"]
+    result = load(path)["rows"]
     models = list(result[0]["psnr_y"])
     lines = [["JPEG quality", *(f"`{name}`, dB" for name in models)]]
     lines += [[str(row["quality"]), *(decibel(row["psnr_y"][m]) for m in models)] for row in result]
@@ -350,6 +350,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/quality.md": {
         "quality": quality,
         "jpeg": jpeg,
+        "jpeg4": lambda: jpeg("quality/jpeg_x4.json"),
         "bfloat16": bfloat16,
         "ensemble": ensemble,
         "crops": crops,

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from paragonsr2.cli.output import shown
 from paragonsr2.cli.progress import Events, ProgressLine
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from paragonsr2.upscale.task import Outcome, TaskProgress
     from paragonsr2.upscale.upscaler import EngineFacts
 
-#: The bundled model that makes the best of JPEGs, see ``results/quality/jpeg.json``.
-_FOR_JPEGS = "stream:compressed"
+#: By scale, the bundled model that makes the best of JPEGs, and below which quality; from
+#: ``results/quality/jpeg.json`` and ``jpeg_x4.json``.
+_FOR_JPEGS = {2: ("stream:compressed", 90), 4: ("stream:real", 85)}
 
 
 class JobReport:
@@ -173,18 +174,18 @@ class JobReport:
 
     def _advice(self) -> str:
         """What would have made better pictures of compressed JPEGs; empty for nothing."""
-        from paragonsr2.images.jpeg import COARSE_BELOW
         from paragonsr2.variants import VARIANTS
-        from paragonsr2.weights.catalogue import entries
 
+        advised = _FOR_JPEGS.get(cast(int, self._about["scale"]))
+        if advised is None or self._about["model"] not in VARIANTS:
+            return ""
+        model, below = advised
         qualities = (one.jpeg_quality for one in self._outcomes if one.status == "done")
-        coarse = sum(quality is not None and quality < COARSE_BELOW for quality in qualities)
-        wanted = (_FOR_JPEGS, self._about["scale"])
-        bundled = any((entry.model, entry.scale) == wanted for entry in entries())
-        if not coarse or not bundled or self._about["model"] not in VARIANTS:
+        coarse = sum(quality is not None and quality < below for quality in qualities)
+        if not coarse:
             return ""
         these = "one is a JPEG" if coarse == 1 else f"{coarse} are JPEGs"
-        return f"{these} of a quality below {COARSE_BELOW}; --model {_FOR_JPEGS} mends what it cost"
+        return f"{these} of a quality below {below}; --model {model} mends what it cost"
 
 
 def _fields(outcome: Outcome) -> dict[str, object]:

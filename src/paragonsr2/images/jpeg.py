@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-#: Below this quality a model that knows compression makes a visibly better picture of a JPEG.
-COARSE_BELOW = 90
-
 #: Most segments that are looked at; cameras write a few dozen.
 _MOST_SEGMENTS = 1000
 

@@ -83,7 +83,7 @@ class _Part(NamedTuple):
     total: Any
     low: Any
     high: Any
-    count: int
+    pixels: int
 
     @classmethod
     def of(cls, x: FloatNCHW) -> _Part:
@@ -113,13 +113,13 @@ class _Statistics:
         low, high = known.low.clip(0.0, 1.0), known.high.clip(0.0, 1.0)
         unchanged = np.array_equal(low, known.low) and np.array_equal(high, known.high)
         total = known.total if unchanged else _total(x.clip(0.0, 1.0))
-        self._take(_Part(total, low, high, known.count))
+        self._take(_Part(total, low, high, known.pixels))
 
     def _take(self, part: _Part) -> _Part:
         self._sum = self._sum + part.total
         self._low = np.minimum(self._low, part.low)
         self._high = np.maximum(self._high, part.high)
-        self._count += part.count
+        self._count += part.pixels
         return part
 
     @property
