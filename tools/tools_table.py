@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -154,8 +154,8 @@ def in_ncnn_client(entry: Entry) -> tuple[str, Run, bool]:
         with tempfile.TemporaryDirectory() as folder:
             opened = client(gpuid=0, model=-1, scale=entry.scale)
             opened._load(*build_ncnn(network).write(Path(folder), entry.name), entry.scale)
-            result = opened.process_cv2(np.ascontiguousarray(pixels[..., ::-1]))
-        return to_float(np.ascontiguousarray(result[..., ::-1]))
+            # In spite of the method's name, colours are in the order of the file.
+            return to_float(opened.process_cv2(pixels))
 
     return number, run, False
 
@@ -197,13 +197,15 @@ TOOLS: dict[str, Callable[[Entry], tuple[str, Run, bool]]] = {
 }
 
 
-def rows(pictures: list[np.ndarray]) -> Iterator[dict[str, object]]:
+def rows(pictures: list[np.ndarray], tools: Collection[str]) -> Iterator[dict[str, object]]:
     """One row for each model and tool."""
     for model, scale in MODELS:
         entry = find(model, scale)
         reference = session(entry)
         wanted = [reference.run(None, {"input": x})[0].clip(0, 1) for x in pictures]
         for tool, opened in TOOLS.items():
+            if tool not in tools:
+                continue
             row: dict[str, object] = {"tool": tool, "model": model, "scale": scale}
             if tool in ("ffmpeg, libplacebo", "Chromium, WebGPU") and model != "realtime":
                 continue
@@ -228,8 +230,18 @@ def main() -> int:
     """Measure and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with val/")
-    pictures = crops(parser.parse_args().data)
-    write_result(RESULT, {"threads": 1, "calls": CALLS, "rows": list(rows(pictures))})
+    parser.add_argument("--only", choices=TOOLS, help="the other rows stay")
+    options = parser.parse_args()
+    tools = [options.only] if options.only else list(TOOLS)
+    made = list(rows(crops(options.data), tools))
+    if options.only:
+        before = json.loads(RESULT.read_text(encoding="utf-8"))["rows"]
+        fresh = {(row["model"], row["scale"]): row for row in made}
+        made = [
+            fresh[row["model"], row["scale"]] if row["tool"] == options.only else row
+            for row in before
+        ]
+    write_result(RESULT, {"threads": 1, "calls": CALLS, "rows": made})
     return 0
 
 
