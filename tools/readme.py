@@ -275,15 +275,16 @@ def for_the_eye(path: str, wanted: dict[str, tuple[str, ...]]) -> str:
     return rows(*lines)
 
 
-_PEER = "realesr-animevideov3-x2"
+_PEER = "realesr-animevideov3-x{}"
 
 
-def eye() -> str:
+def eye(scale: int = 2) -> str:
     """Photographs."""
-    restored = ("bicubic", "stream", "stream:real", _PEER)
-    wanted = {"shrunk": ("bicubic", "stream", "stream:perceptual", _PEER)}
+    peer = _PEER.format(scale)
+    restored = ("bicubic", "stream", "stream:real", peer)
+    wanted = {"shrunk": ("bicubic", "stream", "stream:perceptual", peer)}
     wanted |= {"jpeg 20": restored, "blind": restored}
-    return for_the_eye("perceptual/restoration_x2.json", wanted)
+    return for_the_eye(f"perceptual/restoration_x{scale}.json", wanted)
 
 
 def strength() -> str:
@@ -304,7 +305,7 @@ def strength() -> str:
 
 def drawings() -> str:
     """Pictures drawn by code."""
-    models = ("bicubic", "realtime", "realtime:art", _PEER)
+    models = ("bicubic", "realtime", "realtime:art", _PEER.format(2))
     wanted = dict.fromkeys(("shrunk", "jpeg 20", "blind"), models)
     return for_the_eye("perceptual/drawings_x2.json", wanted)
 
@@ -360,6 +361,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/training.md": {"memory": memory, "time": time, "loader": loader},
     "docs/decisions/0003-munet.md": {"discriminators": discriminators},
     "docs/decisions/0015-for-the-eye.md": {"eye": eye, "strength": strength, "drawings": drawings},
+    "docs/decisions/0016-for-the-eye-at-x4.md": {"eye": lambda: eye(4)},
 }
 
 
