@@ -55,7 +55,8 @@ def open_model(
     _require_known("precision", precision, get_args(Precision))
     if source.kernel is not None:
         return _open_classical(source, backend, device, precision)
-    if precision == "auto":
+    if precision == "auto" and (_is_bundled(source) or source.checkpoint is not None):
+        # Other files are of one precision, whatever is usual.
         precision = _usual_precision()
     if backend == "auto":
         backend = _usual_engine(source, device, precision)
@@ -71,6 +72,10 @@ def _require_known(what: str, value: str, known: tuple[str, ...]) -> None:
         raise OptionError(f"there is no {what} '{value}'; choose {', '.join(known)}")
 
 
+def _is_bundled(source: ModelSource) -> bool:
+    return source.graph is not None and bool(source.graph.sha256)
+
+
 def _usual_precision() -> Precision:
     wanted = os.environ.get(PRECISION_VARIABLE, "auto")
     known: dict[str, Precision] = {value: value for value in get_args(Precision)}
@@ -81,7 +86,7 @@ def _usual_precision() -> Precision:
 
 def _usual_engine(source: ModelSource, device: str, precision: Precision) -> BackendName:
     if source.graph is not None:
-        quick = precision == "auto" and bool(source.graph.sha256) and _is_quick_in_bfloat16(device)
+        quick = precision == "auto" and _is_bundled(source) and _is_quick_in_bfloat16(device)
         return "openvino" if quick or precision == "bf16" else "onnxruntime"
     return "torch" if source.checkpoint is not None else "tensorrt"
 
