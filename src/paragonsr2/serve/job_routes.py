@@ -22,7 +22,7 @@ from paragonsr2.serve.choice import Choice
 from paragonsr2.serve.job_store import Job
 from paragonsr2.serve.names import harmless_name, result_name
 from paragonsr2.serve.parts import Parts
-from paragonsr2.serve.pictures import body_of, kind_of, media_type, with_fields
+from paragonsr2.serve.pictures import Strength, body_of, kind_of, media_type, with_fields
 from paragonsr2.serve.preview import media_size
 from paragonsr2.serve.runner import is_clip, noun, video_options
 from paragonsr2.serve.spool import SpoolFolder
@@ -51,12 +51,7 @@ class JobForm(BaseModel):
     quality: int | None = Field(
         None, ge=1, le=100, description="Of lossy formats and codecs; each has its default."
     )
-    strength: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="From the faithful model (0) to the chosen one (1); for models with a dial.",
-    )
+    strength: Strength = None
 
 
 class JobRoutes:

@@ -34,6 +34,16 @@ from paragonsr2.weights.catalogue import Entry, entries
 
 Form = TypeVar("Form", bound=BaseModel)
 
+#: A wish of pictures and of jobs.
+Strength = Annotated[
+    float | None,
+    Field(
+        ge=0,
+        le=1,
+        description="From the faithful model (0) to the chosen one (1); for models with a dial.",
+    ),
+]
+
 
 class UpscaleForm(BaseModel):
     """What the client wants; in the address or, in a multipart form, in its fields."""
@@ -48,12 +58,7 @@ class UpscaleForm(BaseModel):
     quality: int = Field(
         DEFAULT_QUALITY, ge=1, le=100, description="Of lossy formats; 100 is lossless in some."
     )
-    strength: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="From the faithful model (0) to the chosen one (1); for models with a dial.",
-    )
+    strength: Strength = None
 
 
 def body_of(field: str, what: str, form: type[BaseModel]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def open_model(
     _require_known("precision", precision, get_args(Precision))
     if source.kernel is not None:
         return _open_classical(source, backend, device, precision)
-    if precision == "auto" and (_is_bundled(source) or source.checkpoint is not None):
+    if precision == "auto" and (source.is_bundled or source.checkpoint is not None):
         # Other files are of one precision, whatever is usual.
         precision = _usual_precision()
     if backend == "auto":
@@ -72,10 +72,6 @@ def _require_known(what: str, value: str, known: tuple[str, ...]) -> None:
         raise OptionError(f"there is no {what} '{value}'; choose {', '.join(known)}")
 
 
-def _is_bundled(source: ModelSource) -> bool:
-    return source.graph is not None and bool(source.graph.sha256)
-
-
 def _usual_precision() -> Precision:
     wanted = os.environ.get(PRECISION_VARIABLE, "auto")
     known: dict[str, Precision] = {value: value for value in get_args(Precision)}
@@ -86,7 +82,7 @@ def _usual_precision() -> Precision:
 
 def _usual_engine(source: ModelSource, device: str, precision: Precision) -> BackendName:
     if source.graph is not None:
-        quick = precision == "auto" and _is_bundled(source) and _is_quick_in_bfloat16(device)
+        quick = precision == "auto" and source.is_bundled and _is_quick_in_bfloat16(device)
         return "openvino" if quick or precision == "bf16" else "onnxruntime"
     return "torch" if source.checkpoint is not None else "tensorrt"
 
@@ -127,8 +123,8 @@ def _open_onnxruntime(source: ModelSource, device: str, precision: Precision) ->
     if precision == "fp16" and source.graph_fp16 is not None:
         graph, twin = source.graph_fp16, source.graph
         return OnnxBackend(graph.read(), device=device, fp32=twin.read, trusted=True)
-    bundled, trusted = bool(source.graph.sha256), not source.graph.needs_limits
-    graph = source.graph.read() if bundled else source.graph.path
+    trusted = not source.graph.needs_limits
+    graph = source.graph.read() if source.is_bundled else source.graph.path
     opened = OnnxBackend(graph, device=device, trusted=trusted)
     stored: Precision = "fp16" if opened.half else "fp32"
     if precision not in ("auto", stored):

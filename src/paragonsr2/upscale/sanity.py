@@ -47,8 +47,8 @@ class ResultCheck:
         if has_alpha:
             given, made = (x[:, :-1] * x[:, -1:] for x in (given, made))
         self._given.add_clipped(given)
-        total = self._made.add(made)
-        self._clipped.add_clipped(made, total)
+        part = self._made.add(made)
+        self._clipped.add_clipped(made, part)
 
     def finish(self) -> None:
         """Judge the whole.

@@ -61,6 +61,11 @@ class ModelSource:
     alpha: float = 0.0
 
     @property
+    def is_bundled(self) -> bool:
+        """Whether its graph comes with the package."""
+        return self.graph is not None and bool(self.graph.sha256)
+
+    @property
     def digest(self) -> str:
         """What distinguishes this model from others: a SHA-256, or the name and scale of a kernel.
 
