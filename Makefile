@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: demo test lint types unit docs web benchmark dist oldest newest audit clean
+.PHONY: demo test lint types unit docs web benchmark vapoursynth dist oldest newest audit clean
 
 # The core alone, without PyTorch, in an environment of its own.
 .venv-demo/ready: pyproject.toml constraints.txt
@@ -45,6 +45,16 @@ web:
 
 benchmark: $(BIN)/ready
 	$(BIN)/python benchmark/realtime_speed.py
+
+# VapourSynth and its filters, which want Python 3.12, for the tests of integrations/vapoursynth.
+VAPOURSYNTH_PYTHON ?= python3.12
+vapoursynth: .venv-vapoursynth/ready
+.venv-vapoursynth/ready: Makefile
+	$(VAPOURSYNTH_PYTHON) -m venv .venv-vapoursynth
+	.venv-vapoursynth/bin/python -m pip --disable-pip-version-check install --quiet numpy==2.4.6 \
+		vapoursynth==81 vapoursynth-mlrt-ort==17.1.1 vapoursynth-mlrt-ov==17.1 \
+		vapoursynth-mlrt-ncnn==17.1
+	touch $@
 
 # Tools of a release, which neither the package nor its tests need.
 .venv-release/ready: pyproject.toml constraints.txt

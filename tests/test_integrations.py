@@ -16,6 +16,8 @@ import torch
 from onnx import TensorProto
 from typer.testing import CliRunner
 
+from benchmark import vapoursynth_frames
+from benchmark.gpu_stand_ins import LAVAPIPE
 from benchmark.torchvision_names import torchvision_names
 from conftest import ROOT, photo_like
 from paragonsr2.cli.main import app
@@ -140,3 +142,19 @@ def test_a_format_that_cannot_hold_the_network_leaves_no_file(tmp_path):
     assert not (tmp_path / "out").exists()
     with pytest.raises(OptionError, match="has no checkpoint"):
         export_format(resolve("bicubic"), "glsl", tmp_path / "out")
+
+
+@pytest.mark.parametrize("backend", ["ort", "ov", "ncnn"])
+@pytest.mark.parametrize(("model", "scale"), [("realtime", 2), ("stream", 4)])
+def test_vapoursynth_computes_the_network(model, scale, backend):
+    python = vapoursynth_frames.interpreter()
+    if python is None:
+        pytest.skip("VapourSynth is not installed, nor in .venv-vapoursynth (make vapoursynth)")
+    if f"vapoursynth-mlrt-{backend}" not in vapoursynth_frames.versions(python):
+        pytest.skip(f"vapoursynth-mlrt-{backend} is not installed")
+    if backend == "ncnn" and not LAVAPIPE.exists():
+        pytest.skip("ncnn's filter needs a Vulkan (Debian: mesa-vulkan-drivers)")
+    x = np.ascontiguousarray(photo_like(37, 58).transpose(2, 0, 1)[None] / 255, np.float32)
+    made = vapoursynth_frames.enlarge(python, x, model, scale, backend).picture
+    wanted = onnxruntime.InferenceSession(str(bundled_path(find(model, scale), "onnx")))
+    np.testing.assert_allclose(made, wanted.run(None, {"input": x})[0], atol=1e-5)

@@ -20,6 +20,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ from PIL import Image
 
 sys.path.append(str(Path(__file__).parent.parent))
 
+from benchmark import vapoursynth_frames
 from benchmark.gpu_stand_ins import (
     MissingToolError,
     enlarge_in_browser,
@@ -51,6 +54,21 @@ MODELS = (("realtime", 2), ("realtime", 4), ("stream", 2), ("stream", 4))
 CALLS = 7
 
 Run = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass
+class Opened:
+    """A model in a tool.
+
+    Attributes:
+        version: of the tool.
+        run: maps ``(1, 3, H, W)`` to the enlarged picture.
+        ms: processor milliseconds of a call, after a warm-up; None where they would say nothing.
+    """
+
+    version: str
+    run: Run
+    ms: Callable[[np.ndarray], float] | None = None
 
 
 def crops(data: Path) -> list[np.ndarray]:
@@ -82,6 +100,11 @@ def median_ms(run: Run, x: np.ndarray) -> float:
     return round(statistics.median(seconds) * 1e3, 1)
 
 
+def timed(number: str, run: Run) -> Opened:
+    """A tool whose time in this process is worth telling."""
+    return Opened(number, run, partial(median_ms, run))
+
+
 def version(package: str) -> str:
     """Version of an installed package."""
     try:
@@ -90,22 +113,22 @@ def version(package: str) -> str:
         raise MissingToolError(f"{package} is not installed") from None
 
 
-def in_onnxruntime(entry: Entry) -> tuple[str, Run, bool]:
+def in_onnxruntime(entry: Entry) -> Opened:
     """The reference."""
     model = session(entry)
-    return version("onnxruntime"), lambda x: model.run(None, {"input": x})[0], True
+    return timed(version("onnxruntime"), lambda x: model.run(None, {"input": x})[0])
 
 
-def in_openvino(entry: Entry) -> tuple[str, Run, bool]:
+def in_openvino(entry: Entry) -> Opened:
     """OpenVINO on one thread, in float32."""
     number = version("openvino")
     core = importlib.import_module("openvino").Core()
     settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     model = core.compile_model(str(bundled_path(entry, "onnx")), "CPU", settings)
-    return number, lambda x: model(x)[0], True
+    return timed(number, lambda x: model(x)[0])
 
 
-def in_torch(entry: Entry) -> tuple[str, Run, bool]:
+def in_torch(entry: Entry) -> Opened:
     """PyTorch through spandrel, as chaiNNer and ComfyUI open it."""
     import torch
 
@@ -120,10 +143,10 @@ def in_torch(entry: Entry) -> tuple[str, Run, bool]:
         with torch.inference_mode():
             return model(torch.from_numpy(x)).numpy()
 
-    return number, run, True
+    return timed(number, run)
 
 
-def in_ncnn(entry: Entry) -> tuple[str, Run, bool]:
+def in_ncnn(entry: Entry) -> Opened:
     """Ncnn on one thread of the CPU."""
     number = version("ncnn")
     ncnn = importlib.import_module("ncnn")
@@ -140,10 +163,10 @@ def in_ncnn(entry: Entry) -> tuple[str, Run, bool]:
         extractor.input("data", ncnn.Mat(x[0]).clone())
         return np.array(extractor.extract("output")[1])[None]
 
-    return number, run, True
+    return timed(number, run)
 
 
-def in_ncnn_client(entry: Entry) -> tuple[str, Run, bool]:
+def in_ncnn_client(entry: Entry) -> Opened:
     """A program around ncnn on a CPU's Vulkan; it cuts pictures into overlapping tiles."""
     number = version("upscale-ncnn-py")
     client = importlib.import_module("upscale_ncnn_py").UPSCALE
@@ -157,10 +180,10 @@ def in_ncnn_client(entry: Entry) -> tuple[str, Run, bool]:
             # In spite of the method's name, colours are in the order of the file.
             return to_float(opened.process_cv2(pixels))
 
-    return number, run, False
+    return Opened(number, run)
 
 
-def in_libplacebo(entry: Entry) -> tuple[str, Run, bool]:
+def in_libplacebo(entry: Entry) -> Opened:
     """A player's shader, in ffmpeg's libplacebo on a CPU's Vulkan."""
     require_player()
     about = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True, check=True)
@@ -170,10 +193,10 @@ def in_libplacebo(entry: Entry) -> tuple[str, Run, bool]:
         pixels = np.rint(x[0].transpose(1, 2, 0) * 255).astype(np.uint8)
         return to_float(play(pixels, shader, entry.scale))
 
-    return " ".join(about.stdout.split()[:3]), run, False
+    return Opened(" ".join(about.stdout.split()[:3]), run)
 
 
-def in_webgpu(entry: Entry) -> tuple[str, Run, bool]:
+def in_webgpu(entry: Entry) -> Opened:
     """WebGPU in Chromium on SwiftShader."""
     document = json.loads(write_wgsl(read_program(bundled_bytes(entry, "onnx"), entry.name)))
 
@@ -183,10 +206,30 @@ def in_webgpu(entry: Entry) -> tuple[str, Run, bool]:
             return enlarge_in_browser(page, document, rgba)[:, :3]
 
     with webgpu_page() as page:
-        return f"Chromium {page.context.browser.version}", run, False
+        return Opened(f"Chromium {page.context.browser.version}", run)
 
 
-TOOLS: dict[str, Callable[[Entry], tuple[str, Run, bool]]] = {
+def in_vapoursynth(backend: str, entry: Entry) -> Opened:
+    """VapourSynth with one of the filters of vs-mlrt, on as many threads as the filter takes."""
+    python = vapoursynth_frames.interpreter()
+    if python is None:
+        raise MissingToolError("VapourSynth is not installed")
+    numbers = vapoursynth_frames.versions(python)
+    plugin = f"vapoursynth-mlrt-{backend}"
+    if plugin not in numbers:
+        raise MissingToolError(f"{plugin} is not installed")
+
+    def enlarged(x: np.ndarray, calls: int = 0) -> vapoursynth_frames.Enlarged:
+        return vapoursynth_frames.enlarge(python, x, entry.model, entry.scale, backend, calls)
+
+    return Opened(
+        f"R{numbers['vapoursynth']}, {plugin} {numbers[plugin]}",
+        lambda x: enlarged(x).picture,
+        None if backend == "ncnn" else lambda x: enlarged(x, CALLS).ms,
+    )
+
+
+TOOLS: dict[str, Callable[[Entry], Opened]] = {
     "ONNX Runtime": in_onnxruntime,
     "OpenVINO": in_openvino,
     "spandrel (PyTorch)": in_torch,
@@ -194,6 +237,9 @@ TOOLS: dict[str, Callable[[Entry], tuple[str, Run, bool]]] = {
     "upscale-ncnn-py (ncnn)": in_ncnn_client,
     "ffmpeg, libplacebo": in_libplacebo,
     "Chromium, WebGPU": in_webgpu,
+    "VapourSynth, ONNX Runtime": partial(in_vapoursynth, "ort"),
+    "VapourSynth, OpenVINO": partial(in_vapoursynth, "ov"),
+    "VapourSynth, ncnn": partial(in_vapoursynth, "ncnn"),
 }
 
 
@@ -210,18 +256,18 @@ def rows(pictures: list[np.ndarray], tools: Collection[str]) -> Iterator[dict[st
             if tool in ("ffmpeg, libplacebo", "Chromium, WebGPU") and model != "realtime":
                 continue
             try:
-                number, run, is_timed = opened(entry)
-                results = [run(x).clip(0, 1) for x in pictures]
+                tool_here = opened(entry)
+                results = [tool_here.run(x).clip(0, 1) for x in pictures]
             except MissingToolError as error:
                 yield {**row, "not_run": str(error)}
                 continue
             pairs = list(zip(results, wanted, strict=True))
-            row["version"] = number
+            row["version"] = tool_here.version
             row["largest_difference"] = max(float(np.abs(a - b).max()) for a, b in pairs)
             error = max(float(np.mean((a - b) ** 2)) for a, b in pairs)
             row["lowest_psnr"] = round(float(-10 * np.log10(error)), 2) if error else None
-            if is_timed:
-                row["ms_320x180"] = median_ms(run, pictures[0])
+            if tool_here.ms is not None:
+                row["ms_320x180"] = tool_here.ms(pictures[0])
             print(row, flush=True)
             yield row
 
@@ -236,11 +282,11 @@ def main() -> int:
     made = list(rows(crops(options.data), tools))
     if options.only:
         before = json.loads(RESULT.read_text(encoding="utf-8"))["rows"]
-        fresh = {(row["model"], row["scale"]): row for row in made}
-        made = [
-            fresh[row["model"], row["scale"]] if row["tool"] == options.only else row
-            for row in before
-        ]
+        made += [row for row in before if row["tool"] != options.only]
+        models, order = list(MODELS), list(TOOLS)
+        made.sort(
+            key=lambda row: (models.index((row["model"], row["scale"])), order.index(row["tool"]))
+        )
     write_result(RESULT, {"threads": 1, "calls": CALLS, "rows": made})
     return 0
 

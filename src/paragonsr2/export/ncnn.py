@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import re
 import subprocess
 import tempfile
@@ -28,6 +29,7 @@ from paragonsr2.errors import ExportError, MissingExtraError
 from paragonsr2.files import write_atomic
 from paragonsr2.network.base import MagicKernelSharp2021
 from paragonsr2.network.generator import ParagonSR2
+from paragonsr2.network.heads import FoldedFuse
 
 #: Names of the tensors that the programs ask for.
 INPUT, OUTPUT = "data", "output"
@@ -83,6 +85,7 @@ def build_ncnn(network: ParagonSR2) -> NcnnModel:
     except ModuleNotFoundError as error:
         raise MissingExtraError("exporting to ncnn", "ncnn") from error
     deployed = copy.deepcopy(network) if network.is_collapsed else network.collapse()
+    _enlarge_small_weights(deployed)
     _make_dense(deployed)
     with warnings.catch_warnings():
         # PNNX reads TorchScript and nothing else, deprecated or not.
@@ -143,6 +146,29 @@ class _DenseBase(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(self.phases(x), self.base.scale)
+
+
+@torch.no_grad()
+def _enlarge_small_weights(deployed: ParagonSR2) -> None:
+    """Bring the small weights of the last convolution into the range that half precision keeps.
+
+    PNNX writes zero for whatever is below 6e-5. A power of two moves from the weights that make the
+    fused features to those that read them, so that both are about as large and the network computes
+    the same.
+    """
+    fuse = deployed.fuse
+    if deployed.upsampler.stages or not isinstance(fuse, FoldedFuse):
+        return
+    last = deployed.upsampler.last.weight
+    small, large = (float(weight.square().mean()) for weight in (last, fuse.folded.weight))
+    if not small or not large:  # untrained
+        return
+    factor = 2.0 ** round(math.log2(large / small) / 4)
+    for parameter in fuse.folded.parameters():
+        parameter.div_(factor)
+    last.mul_(factor)
+    if deployed.gate is not None:
+        deployed.gate.narrow.weight.mul_(factor)
 
 
 def _make_dense(parent: nn.Module) -> None:
