@@ -1,8 +1,9 @@
 """Writing the deployed network as one dynamic ONNX graph with its own description.
 
-There are two precisions: FP32, and strongly typed FP16, in which weights, activations, input and
-output are float16 and only norms and softmax are float32. Every engine takes that form, and
-TensorRT 11 has no other way to FP16.
+There are three precisions: FP32; strongly typed FP16, in which weights, activations, input and
+output are float16 and only norms and softmax are float32, the form that every engine takes and
+TensorRT 11's only way to FP16; and INT8, for networks that are trained for it, with QuantizeLinear
+and DequantizeLinear around the weights and inputs of the convolutions that round.
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 
+import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from paragonsr2.errors import ExportError, UsageError
 from paragonsr2.measure.cost import network_cost
 from paragonsr2.network.generator import ParagonSR2
-from paragonsr2.weights.metadata import GraphPrecision, TileNeeds
+from paragonsr2.network.int8 import Int8Conv, int8_convs, is_int8, set_rounding
+from paragonsr2.weights.metadata import ExportPrecision, TileNeeds
 from paragonsr2.weights.store import describe
 
 OPSET = 18
+#: What stands for zero where inputs are rounded to unsigned numbers.
+ZERO = 128
 #: 17 is not made: see docs/decisions/0009-own-code-and-libraries.md.
 OPSETS = (18, 20)
 
@@ -37,7 +42,7 @@ def build_onnx(
     network: ParagonSR2,
     variant: str,
     *,
-    precision: GraphPrecision = "fp32",
+    precision: ExportPrecision = "fp32",
     opset: int = OPSET,
     training: Mapping[str, object] | None = None,
 ) -> bytes:
@@ -57,15 +62,27 @@ def build_onnx(
 
     Raises:
         UsageError: the opset is not supported.
-        ExportError: the exporter or the checker failed.
+        ExportError: the exporter or the checker failed, or the network is trained for INT8 and
+            another precision was asked for, or the other way round.
     """
+    if (precision == "int8") != is_int8(network):
+        raise ExportError(
+            "this network is trained for INT8 and exports as INT8 only" if is_int8(network)
+            else "only a network trained with network.int8 exports as INT8"
+        )  # fmt: skip
     if opset not in OPSETS:
         raise UsageError(f"opset {opset} is not supported; choose {' or '.join(map(str, OPSETS))}")
     deployed = network if network.is_collapsed else network.collapse()
     about = _metadata(deployed, variant, training or {})
-    model = _trace(deepcopy(deployed).half() if precision == "fp16" else deployed, opset)
+    traced = deepcopy(deployed)
+    if precision == "fp16":
+        traced = traced.half()
+    set_rounding(traced, on=False)
+    model = _trace(traced, opset)
     if precision == "fp16":
         _float32_softmax(model)
+    if precision == "int8":
+        _quantise(model, deployed)
     _strip(model)
     helper.set_model_props(model, about)
     content = model.SerializeToString()
@@ -141,3 +158,58 @@ def _float32_softmax(model: onnx.ModelProto) -> None:
         ]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+@torch.no_grad()
+def _quantise(model: onnx.ModelProto, network: ParagonSR2) -> None:
+    """Round the inputs and weights of an INT8 network's convolutions in the graph, too.
+
+    Inputs become unsigned with 128 for zero, which ONNX Runtime multiplies fastest; the numbers are
+    those of the training, -127 to 127 times a step.
+
+    Raises:
+        ExportError: the exporter has renamed a weight.
+    """
+    graph = model.graph
+    convs = {node.input[1]: node for node in graph.node if node.op_type == "Conv"}
+    for name, conv in int8_convs(network):
+        if f"{name}.weight" not in convs:
+            raise ExportError(f"the exported graph has no convolution {name}")
+    rounded: dict[str, Int8Conv] = {f"{name}.weight": conv for name, conv in int8_convs(network)}
+    replaced = {name for weight in rounded for name in convs[weight].input[1:]}
+    kept = [one for one in graph.initializer if one.name not in replaced]
+    made = [numpy_helper.from_array(np.array(ZERO, np.uint8), "zero_of_inputs")]
+    nodes: list[onnx.NodeProto] = []
+    known: dict[tuple[str, float], str] = {}
+    for node in graph.node:
+        conv = rounded.get(node.input[1]) if node.op_type == "Conv" else None
+        if conv is not None:
+            source, weight, step = node.input[0], node.input[1], float(conv.input_step)
+            if (source, step) not in known:
+                known[source, step] = given = f"{weight}_input"
+                made.append(numpy_helper.from_array(np.array(step, np.float32), f"{given}_step"))
+                nodes += _rounding(source, given, f"{given}_step", "zero_of_inputs")
+            node.input[0] = known[source, step]
+            steps = conv.weight_steps.numpy()
+            whole = np.rint(conv.weight.detach().numpy() / steps[:, None, None, None])
+            made += [
+                numpy_helper.from_array(whole.astype(np.int8), weight),
+                numpy_helper.from_array(steps.astype(np.float32), f"{weight}_steps"),
+                numpy_helper.from_array(np.zeros(len(steps), np.int8), f"{weight}_zeros"),
+            ]
+            if (bias := conv.rounded_bias()) is not None:
+                made.append(numpy_helper.from_array(bias.numpy(), node.input[2]))
+            read = [weight, f"{weight}_steps", f"{weight}_zeros"]
+            nodes.append(helper.make_node("DequantizeLinear", read, [f"{weight}_float"], axis=0))
+            node.input[1] = f"{weight}_float"
+        nodes.append(node)
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend([*kept, *made])
+
+
+def _rounding(source: str, target: str, step: str, zero: str) -> list[onnx.NodeProto]:
+    return [
+        helper.make_node("QuantizeLinear", [source, step, zero], [f"{target}_whole"]),
+        helper.make_node("DequantizeLinear", [f"{target}_whole", step, zero], [target]),
+    ]

@@ -18,10 +18,12 @@ from paragonsr2.export.parity import Parity, check_parities, extreme_inputs, odd
 from paragonsr2.files import atomic_path
 from paragonsr2.measure.quality import crop_to_multiple, shrink
 from paragonsr2.variants import ARCH_PREFIX
-from paragonsr2.weights.metadata import GraphPrecision
+from paragonsr2.weights.metadata import ExportPrecision
 from paragonsr2.weights.store import Checkpoint
 
-PRECISIONS: tuple[GraphPrecision, ...] = ("fp32", "fp16")
+PRECISIONS: tuple[ExportPrecision, ...] = ("fp32", "fp16")
+#: Of a network that is trained for INT8.
+INT8_PRECISIONS: tuple[ExportPrecision, ...] = ("int8",)
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Released:
     """
 
     path: Path
-    precision: GraphPrecision
+    precision: ExportPrecision
     parity: list[Parity]
 
     @property
@@ -49,12 +51,13 @@ def release_onnx(
 ) -> list[Released]:
     """Export FP32 and FP16, check both against PyTorch, then write them with a JSON report.
 
-    The three files replace those of an earlier export together. If anything fails, the earlier
-    files stay as they were.
+    A network trained for INT8 is exported as INT8 alone. The files replace those of an earlier
+    export together. If anything fails, the earlier files stay as they were.
 
     Args:
         checkpoint: trained or deployed.
-        output: folder for ``<arch>_fp32.onnx``, ``<arch>_fp16.onnx`` and ``<arch>_report.json``.
+        output: folder for ``<arch>_fp32.onnx`` and ``<arch>_fp16.onnx``, or ``<arch>_int8.onnx``,
+            and ``<arch>_report.json``.
         val_dir: folder of pictures to check with as well, shrunk by the scale.
         opset: 18 or 20.
 
@@ -68,6 +71,7 @@ def release_onnx(
     paths = [] if val_dir is None else _picture_paths(val_dir)
     network, about = checkpoint.network, checkpoint.description
     arch = ARCH_PREFIX + about.variant
+    precisions = INT8_PRECISIONS if about.int8 else PRECISIONS
     models = [
         build_onnx(
             network,
@@ -76,13 +80,13 @@ def release_onnx(
             opset=opset,
             training=checkpoint.training,
         )
-        for precision in PRECISIONS
+        for precision in precisions
     ]
     inputs = chain(odd_inputs(), extreme_inputs(), _pictures(paths, about.scale))
     parities = check_parities(models, network, inputs)
     released = [
         Released(output / f"{arch}_{precision}.onnx", precision, parity)
-        for precision, parity in zip(PRECISIONS, parities, strict=True)
+        for precision, parity in zip(precisions, parities, strict=True)
     ]
     report = {
         "arch": arch,
@@ -102,7 +106,7 @@ def release_onnx(
     contents = [*models, text.encode()]
     targets = [*(one.path for one in released), output / f"{arch}_report.json"]
     with contextlib.ExitStack() as stack:
-        # All are written before the first takes its place: a disk that fills leaves the old three.
+        # All are written before the first takes its place: a disk that fills leaves the old ones.
         parts = [stack.enter_context(atomic_path(path)) for path in targets]
         for path, part, content in zip(targets, parts, contents, strict=True):
             if path.is_dir():

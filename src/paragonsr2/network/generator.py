@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
@@ -25,7 +24,7 @@ from paragonsr2.network.attention import HEAD_DIM, WindowAttention
 from paragonsr2.network.base import MagicKernelSharp2021
 from paragonsr2.network.blocks import GateBlock, HalfResolution, NanoBlock
 from paragonsr2.network.heads import ContentAwareDetailProcessor, Fuse, Upsampler
-from paragonsr2.network.layers import ChannelGate
+from paragonsr2.network.layers import ChannelGate, without_autocast
 from paragonsr2.variants import SCALES, VARIANTS, Variant, variant_name
 
 # Dilations of the Gate blocks in a group: each sees further than the one before.
@@ -230,7 +229,7 @@ class ParagonSR2(nn.Module):
         detail = self.upsampler(features)
         if self.detail_gain is not None:
             detail = detail * self.detail_gain
-        with _no_autocast(x):
+        with without_autocast(x):
             base = self.base.phases(x) if self._direct else self.base(x)
         if not self._direct:
             detail = F.pixel_shuffle(detail, self.upsampler.last_scale)
@@ -310,15 +309,6 @@ class ParagonSR2(nn.Module):
         super()._load_from_state_dict(
             weights, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-
-
-def _no_autocast(x: Tensor) -> AbstractContextManager[None]:
-    """Keep the fixed base path in the dtype of ``x``: bfloat16 would round it to 8 bits."""
-    device = x.device.type
-    # Costs are counted on the meta device, which has no autocast. Exported graphs have none either.
-    if device == "meta" or not torch.is_autocast_enabled(device):
-        return nullcontext()
-    return cast(AbstractContextManager[None], torch.autocast(device, enabled=False))
 
 
 def _collapse_children(parent: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -273,3 +274,12 @@ class ChannelGate(nn.Module):
         """Gate ``(B, C, H, W)``."""
         squeezed = F.leaky_relu(self.squeeze(self.pool(x)), 0.1)
         return x * 2.0 * torch.sigmoid(self.excite(squeezed))
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[None]:
+    """Keep what follows in the dtype of ``x``: bfloat16 would round to 8 bits of mantissa."""
+    device = x.device.type
+    # Costs are counted on the meta device, which has no autocast. Exported graphs have none either.
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return nullcontext()
+    return cast(AbstractContextManager[None], torch.autocast(device, enabled=False))

@@ -55,10 +55,10 @@ def device_batches(
 
     with contextlib.closing(prefetch(crops, first, data.workers)) as prepared:
         for lr, hr in prepared:
-            yield _on_device(lr, device), _on_device(hr, device)
+            yield on_device(lr, device), on_device(hr, device)
 
 
-def _on_device(pixels: Pixels8, device: torch.device) -> Tensor:
-    """Turn ``(B, H, W, 3)`` uint8 into a channels-last float batch in 0..1."""
+def on_device(pixels: Pixels8, device: torch.device) -> Tensor:
+    """``(B, H, W, 3)`` uint8 as a channels-last float batch in 0..1."""
     batch = torch.from_numpy(pixels).to(device, non_blocking=True)
     return batch.permute(0, 3, 1, 2).float() / 255.0

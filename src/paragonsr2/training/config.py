@@ -54,9 +54,19 @@ class NetworkConfig(_Section):
     upsampler_alpha: float = Field(0.0, ge=0.0, le=1.0)
     expansion: Positive = 2
     pretrain: Path | None = Field(None, description="checkpoint to start from")
+    int8: bool = Field(
+        False,
+        description="train the deployed form as an 8-bit engine computes it; needs pretrain",
+    )
     checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: slower, less memory"
     )
+
+    @model_validator(mode="after")
+    def _int8_comes_last(self) -> Self:
+        if self.int8 and self.pretrain is None:
+            raise PydanticCustomError("int8", "int8 is a last stage: set pretrain")
+        return self
 
 
 class Folder(_Section):

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from paragonsr2.errors import TrainingError
 from paragonsr2.network.generator import build, channels_last
+from paragonsr2.network.int8 import calibrate, to_int8
 from paragonsr2.training.adversarial import build_opponent, reduced
 from paragonsr2.training.average import Ema
-from paragonsr2.training.batches import device_batches
+from paragonsr2.training.batches import device_batches, on_device
 from paragonsr2.training.checkpoints import LAST_FILE, Checkpoints, check_weights
 from paragonsr2.training.config import NetworkConfig, ScheduleConfig, TrainConfig
 from paragonsr2.training.data import CropSampler
@@ -32,6 +33,9 @@ from paragonsr2.training.start import start_from
 from paragonsr2.training.state import BEST_FILE
 from paragonsr2.training.validation import ValidationSet, Validator
 from paragonsr2.variants import VARIANTS
+
+#: Crops by which the steps of an INT8 network are set before it is trained.
+CALIBRATION_CROPS = 64
 
 #: Seconds between two updates of a live progress display.
 SHOW_EVERY = 0.25
@@ -89,6 +93,8 @@ class Trainer:
         network = build(net.variant, net.scale, **options)
         if net.pretrain is not None and not resume:
             start_from(network, net.pretrain, net, self.log)
+        if net.int8:
+            network = to_int8(network)
         self._check_alpha(net, perceptual=config.loss.adversarial is not None)
         network.set_checkpointing(net.checkpointing)
         self.network = channels_last(network.to(device))
@@ -147,6 +153,8 @@ class Trainer:
                 died. The last state is intact.
         """
         sampler, val = self.prepare_data()
+        if self.config.network.int8 and self.step == 0:
+            self._calibrate(sampler)
         self.output.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             journal = None
@@ -160,6 +168,12 @@ class Trainer:
             with graceful(self._stop):
                 self._train(batches, validator, journal)
             self._finish(validator, journal)
+
+    def _calibrate(self, sampler: CropSampler) -> None:
+        """Set the steps of an INT8 network by some crops of the training pictures."""
+        lr, _ = sampler.batch(0, range(CALIBRATION_CROPS))
+        calibrate(self.network, on_device(lr, self.accelerator.device))
+        self.ema = Ema(self.network, self.config.schedule.ema)
 
     def _train(
         self,

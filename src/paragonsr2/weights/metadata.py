@@ -13,10 +13,13 @@ from typing import Any, Literal, TypeVar, cast
 from paragonsr2.errors import WeightsError
 
 #: Number formats that a user can ask for.
-Precision = Literal["auto", "fp32", "fp16", "bf16"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 
-#: Number formats of exported graphs and of TensorRT engines.
+#: Number formats of TensorRT engines.
 GraphPrecision = Literal["fp32", "fp16"]
+
+#: Number formats of exported graphs.
+ExportPrecision = Literal["fp32", "fp16", "int8"]
 
 #: Engines that a user can ask for.
 BackendName = Literal["auto", "onnxruntime", "torch", "openvino", "tensorrt"]

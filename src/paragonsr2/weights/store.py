@@ -20,6 +20,7 @@ from paragonsr2.errors import OptionError, WeightsError
 from paragonsr2.files import write_atomic
 from paragonsr2.network.attention import WINDOW_KEY
 from paragonsr2.network.generator import ALPHA_KEY, ParagonSR2, build, read_alpha
+from paragonsr2.network.int8 import STEP_KEY, to_int8
 from paragonsr2.variants import ARCH_PREFIX, SCALES, VARIANTS, variant_name
 from paragonsr2.weights.metadata import read_facts
 from paragonsr2.weights.pickled import read_pickled
@@ -53,6 +54,7 @@ class Description:
         window_size: side of the attention window; 0 without attention.
         expansion: of collapsible convolutions; 1 if the state has none.
         collapsed: whether the state is of the deployed form.
+        int8: whether it is trained for INT8; such a state is of the deployed form.
     """
 
     variant: str
@@ -61,6 +63,7 @@ class Description:
     window_size: int
     expansion: int
     collapsed: bool
+    int8: bool = False
 
     def metadata(self) -> dict[str, str]:
         """The metadata that checkpoints and deployed models share."""
@@ -82,6 +85,8 @@ class Description:
             window_size=self.window_size,
             expansion=self.expansion,
         )
+        if self.int8:
+            return to_int8(network)
         return network.collapse() if self.collapsed else network
 
 
@@ -143,6 +148,7 @@ def describe_state(
             window_size=_infer_window(tensors),
             expansion=_infer_expansion(tensors),
             collapsed="detail_gain" not in tensors,
+            int8=any(key.endswith(STEP_KEY) for key in tensors),
         )
     except (OptionError, ValueError, IndexError, ZeroDivisionError) as error:
         raise WeightsError(f"no ParagonSR2 network: {error}") from error
