@@ -25,6 +25,7 @@ _METRICS = {"psnr_y": ("psnr", "PSNR-Y, dB", 2), "ssim_y": ("ssim", "SSIM-Y", 4)
 _RESOURCES = {
     "onnx": ("onnx", "onnx"),
     "onnx_fp16": ("onnx", "onnx"),
+    "onnx_int8": ("onnx", "onnx"),
     "safetensors": ("pytorch", "safetensors"),
 }
 

@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from paragonsr2.measure.quality import decibel
 from paragonsr2.variants import SCALES, VARIANTS
@@ -110,20 +111,48 @@ def ensemble() -> str:
 
 def bfloat16() -> str:
     """What bfloat16 in OpenVINO gains and costs."""
-    result = load("speed/bfloat16.json")
+    result = load("speed/number_formats.json")
     plain, narrow = "onnxruntime fp32", "openvino bf16"
     lines = [["model", "ONNX Runtime, ms", "OpenVINO, ms", "OpenVINO in bfloat16, ms",
               "times as fast", "Set14, dB"]]  # fmt: skip
     for row in result["rows"]:
-        ms, scores = row["milliseconds"], row["set14_psnr_y"]
-        lost = math.ceil((scores[plain] - scores[narrow]) * 1000) / 1000
+        ms = row["milliseconds"]
         lines.append([
             f"`{row['model']}`", *(f"{ms[key]:.0f}" for key in (plain, "openvino fp32", narrow)),
-            floored(ms[plain] / ms[narrow], 1), f"-{lost:.3f}",
+            floored(ms[plain] / ms[narrow], 1), lost(row, narrow),
         ])  # fmt: skip
+    return f"{rows(*lines)}\n\n{timed(result)}"
+
+
+def int8() -> str:
+    """What INT8 gains and costs in both engines, beside float32 and bfloat16."""
+    result = load("speed/number_formats.json")
+    lines = [["model", "engine", "format", "ms", "times as fast as float32 there", "Set14, dB"]]
+    for row in result["rows"]:
+        ms = row["milliseconds"]
+        if "onnxruntime int8" not in ms:
+            continue
+        for key, value in ms.items():
+            engine, _, form = key.partition(" ")
+            lines.append([
+                f"`{row['model']}`", ENGINES[engine], FORMATS[form], f"{value:.0f}",
+                floored(ms[f"{engine} fp32"] / value, 2), lost(row, key),
+            ])  # fmt: skip
+    return f"{rows(*lines)}\n\n{timed(result)}"
+
+
+def lost(row: dict[str, Any], key: str) -> str:
+    """What a number format changes in PSNR, in dB, rounded to its disadvantage."""
+    scores = row["set14_psnr_y"]
+    change = math.floor((scores[key] - scores["onnxruntime fp32"]) * 1000) / 1000
+    return f"{change:+.3f}"
+
+
+def timed(result: dict[str, Any]) -> str:
+    """Under which conditions times were taken."""
     width, height = result["input"]
     return (
-        f"{rows(*lines)}\n\nx{result['scale']} of {width}x{height}, {result['threads']} threads, "
+        f"x{result['scale']} of {width}x{height}, {result['threads']} threads, "
         f"one run ({machine(result)})."
     )
 
@@ -345,6 +374,16 @@ def tools() -> str:
     return f"{rows(*lines)}\n\nOne thread, {machine(result)}."
 
 
+#: Engines and number formats of ``benchmark/number_formats.py``, for people.
+ENGINES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+FORMATS = {
+    "fp32": "float32",
+    "bf16": "bfloat16",
+    "int8": "INT8",
+    "int8, fp32": "INT8, the rest float32",
+    "int8, bf16": "INT8, the rest bfloat16",
+}
+
 #: The tables of each page.
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"variants": variants, "speed": speed, "peers": peers},
@@ -353,6 +392,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "jpeg": jpeg,
         "jpeg4": lambda: jpeg("quality/jpeg_x4.json"),
         "bfloat16": bfloat16,
+        "int8": int8,
         "ensemble": ensemble,
         "crops": crops,
     },

@@ -6,7 +6,8 @@
 Writes the weights and the catalogue to ``src/paragonsr2/weights/files``, the measured quality to
 ``results/quality`` and the model cards to ``docs/models``. The catalogue repeats the quality
 because an installed package has no ``results``; a test keeps both equal. Models of other kinds than
-fidelity are stored as float16, at half the size; the wheel has to stay small.
+fidelity are stored as float16, at half the size; the wheel has to stay small. A checkpoint that was
+trained for INT8 joins the bundled model that it started from, as one more file.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from paragonsr2.files import write_atomic
 from paragonsr2.measure.cost import network_cost
 from paragonsr2.measure.machine import commit
 from paragonsr2.weights.catalogue import CATALOGUE, FOLDER
-from paragonsr2.weights.store import load_checkpoint, save_checkpoint
+from paragonsr2.weights.store import Checkpoint, load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 QUALITY = ROOT / "results" / "quality"
@@ -50,6 +51,24 @@ def measure(model: Path, data: Path, result: Path) -> dict[str, dict[str, float]
     return json.loads(done.stdout)["sets"]
 
 
+def add_int8(checkpoint: Checkpoint, name: str, options: argparse.Namespace) -> None:
+    """Add the INT8 file of a model that is bundled already."""
+    training = {**checkpoint.training, "recipe": options.recipe, "commit": commit()}
+    path = FOLDER / f"{name}_int8.onnx"
+    with tempfile.TemporaryDirectory() as folder:
+        described = replace(checkpoint, training=training)
+        (proof,) = release_onnx(described, Path(folder), val_dir=options.data / "val")
+        shutil.copyfile(proof.path, path)
+        print(f"{proof.precision}: worst {proof.worst.psnr:.1f} dB on {proof.worst.name}")
+    table = json.loads(CATALOGUE.read_text(encoding="utf-8"))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    for row in table["models"]:
+        if f"paragonsr2_{row['variant']}_x{row['scale']}_{row['kind']}" == name:
+            row["files"]["onnx_int8"] = {"name": path.name, "sha256": digest}
+    write_atomic(CATALOGUE, (json.dumps(table, indent=1) + "\n").encode())
+    write_cards()
+
+
 def main() -> None:
     """Bundle one checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -66,13 +85,16 @@ def main() -> None:
 
     checkpoint = load_checkpoint(options.checkpoint)
     about = checkpoint.description
+    name = f"paragonsr2_{about.variant}_x{about.scale}_{options.kind}"
+    if about.int8:
+        add_int8(checkpoint, name, options)
+        return
     training = {**checkpoint.training, "recipe": options.recipe, "commit": commit()}
     # Rounded before it is exported, so that all files hold the same weights.
     dtype = torch.float32 if options.kind == "fidelity" else torch.float16
     with torch.no_grad():
         for parameter in checkpoint.network.parameters():
             parameter.copy_(parameter.to(dtype))
-    name = f"paragonsr2_{about.variant}_x{about.scale}_{options.kind}"
     files = {
         "onnx": FOLDER / f"{name}_fp32.onnx",
         "onnx_fp16": FOLDER / f"{name}_fp16.onnx",

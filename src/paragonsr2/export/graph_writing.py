@@ -84,7 +84,7 @@ def build_onnx(
     if precision == "int8":
         _quantise(model, deployed)
     _strip(model)
-    helper.set_model_props(model, about)
+    helper.set_model_props(model, {**about, "precision": precision})
     content = model.SerializeToString()
     try:
         onnx.checker.check_model(content, full_check=True)
@@ -172,10 +172,9 @@ def _quantise(model: onnx.ModelProto, network: ParagonSR2) -> None:
     """
     graph = model.graph
     convs = {node.input[1]: node for node in graph.node if node.op_type == "Conv"}
-    for name, conv in int8_convs(network):
-        if f"{name}.weight" not in convs:
-            raise ExportError(f"the exported graph has no convolution {name}")
     rounded: dict[str, Int8Conv] = {f"{name}.weight": conv for name, conv in int8_convs(network)}
+    if lacking := [weight for weight in rounded if weight not in convs]:
+        raise ExportError(f"no convolution of the exported graph has the weights {lacking[0]}")
     replaced = {name for weight in rounded for name in convs[weight].input[1:]}
     kept = [one for one in graph.initializer if one.name not in replaced]
     made = [numpy_helper.from_array(np.array(ZERO, np.uint8), "zero_of_inputs")]

@@ -45,8 +45,8 @@ class Int8Conv(nn.Conv2d):
     """A convolution whose input and weights are rounded to 8 bits.
 
     The input has one step, which is learned; each output channel's weights have the step that
-    just holds the largest of them. The bias is a whole number of the product of both steps, in which
-    engines add.
+    just holds the largest of them. The bias is a whole number of the product of both steps, in
+    which engines add.
 
     Args:
         conv: gives weights, bias and geometry.
@@ -79,10 +79,10 @@ class Int8Conv(nn.Conv2d):
         largest = self.weight.detach().flatten(1).abs().amax(dim=1)
         return largest.clamp(min=1e-8) / LEVELS
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in PyTorch
         """As :class:`torch.nn.Conv2d`, in float32 whatever surrounds it."""
-        with without_autocast(x):
-            x = x.to(self.weight)
+        with without_autocast(input):
+            x = input.to(self.weight)
             if not self.rounding:
                 return self._conv_forward(x, self.weight, self.bias)
             step, steps = self.input_step, self.weight_steps

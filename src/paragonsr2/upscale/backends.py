@@ -157,7 +157,7 @@ class OnnxBackend:
         model: path of a one-file ONNX model, or its bytes.
         device: see :func:`providers`.
         threads: 0 = one per core.
-        fp32: reads the float32 twin of an fp16 ``model``, for tiles that overflow in fp16.
+        fp32: reads the float32 twin of an fp16 or int8 ``model``, for tiles that overflow in it.
         trusted: open the model without the checks and limits of
             :func:`~paragonsr2.weights.graph_check.graph_scale`, which are for files of others.
 
@@ -212,8 +212,11 @@ class OnnxBackend:
         self.input = session.get_inputs()[0].name
         self.half = session.get_inputs()[0].type == "tensor(float16)"
         why = f" ({'; '.join(refused)})" if refused else ""
-        self.name = f"onnxruntime {short} {'fp16' if self.half else 'fp32'}{why}"
-        self.facts = read_facts(session.get_modelmeta().custom_metadata_map, label)
+        metadata = session.get_modelmeta().custom_metadata_map
+        rounds = metadata.get("precision") == "int8"
+        precision = "fp16" if self.half else "int8" if rounds else "fp32"
+        self.name = f"onnxruntime {short} {precision}{why}"
+        self.facts = read_facts(metadata, label)
         stated = self.facts.scale
         require_scale(stated, found, label)
         self.scale = stated or found or graph_scale(content, label, trusted=True)

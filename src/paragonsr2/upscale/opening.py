@@ -19,8 +19,13 @@ from paragonsr2.upscale.backends import (
     load_torch_network,
     providers,
 )
-from paragonsr2.upscale.openvino_backend import OpenVinoBackend, computes_bfloat16
+from paragonsr2.upscale.openvino_backend import (
+    OpenVinoBackend,
+    computes_bfloat16,
+    has_openvino,
+)
 from paragonsr2.upscale.team import team_of
+from paragonsr2.weights.catalogue import ModelFile, entries
 from paragonsr2.weights.metadata import BackendName, Precision
 from paragonsr2.weights.source import DEFAULT_SCALE, ModelSource
 
@@ -39,12 +44,13 @@ def open_model(
 
     Args:
         source: the model.
-        backend: ``auto`` runs ONNX models in ONNX Runtime, or for bf16 in OpenVINO, checkpoints
-            in PyTorch and engine files in TensorRT. Bundled models run in bf16 where that is the
-            quickest: on a CPU that computes in it, if OpenVINO is installed.
+        backend: ``auto`` runs ONNX models in ONNX Runtime, or for bf16 and, if it is installed,
+            for int8 in OpenVINO, checkpoints in PyTorch and engine files in TensorRT. Bundled
+            models run in bf16 where that is the quickest: on a CPU that computes in it, if
+            OpenVINO is installed.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or what else the engine knows; or several
             with commas between them, each of which gets an engine of its own.
-        precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
+        precision: ``auto``, ``fp32``, ``fp16``, ``bf16`` or ``int8``.
 
     Raises:
         UsageError: there is no such backend or precision, the model has another scale than was
@@ -83,7 +89,8 @@ def _usual_precision() -> Precision:
 def _usual_engine(source: ModelSource, device: str, precision: Precision) -> BackendName:
     if source.graph is not None:
         quick = precision == "auto" and source.is_bundled and _is_quick_in_bfloat16(device)
-        return "openvino" if quick or precision == "bf16" else "onnxruntime"
+        with_openvino = quick or precision == "bf16" or (precision == "int8" and has_openvino())
+        return "openvino" if with_openvino else "onnxruntime"
     return "torch" if source.checkpoint is not None else "tensorrt"
 
 
@@ -120,6 +127,9 @@ def _open_onnxruntime(source: ModelSource, device: str, precision: Precision) ->
         raise BackendError(_needs_graph(source, "ONNX Runtime"))
     if precision == "bf16":
         raise BackendError("ONNX Runtime has no bf16; take --backend openvino or torch")
+    if precision == "int8":
+        graph, twin = _int8(source), source.graph
+        return OnnxBackend(graph.read(), device=device, fp32=twin.read, trusted=True)
     if precision == "fp16" and source.graph_fp16 is not None:
         graph, twin = source.graph_fp16, source.graph
         return OnnxBackend(graph.read(), device=device, fp32=twin.read, trusted=True)
@@ -135,8 +145,9 @@ def _open_onnxruntime(source: ModelSource, device: str, precision: Precision) ->
 def _open_openvino(source: ModelSource, device: str, precision: Precision) -> Backend:
     if source.graph is None:
         raise BackendError(_needs_graph(source, "OpenVINO"))
+    graph = _int8(source) if precision == "int8" else source.graph
     return OpenVinoBackend(
-        source.graph.read(),
+        graph.read(),
         device=device,
         precision=precision,
         trusted=not source.graph.needs_limits,
@@ -150,6 +161,8 @@ def _open_torch(source: ModelSource, device: str, precision: Precision) -> Backe
         )
     if source.checkpoint.sha256:
         source.checkpoint.read()  # checks the hash
+    if precision == "int8":
+        raise BackendError("PyTorch has no INT8 here; take --backend openvino or onnxruntime")
     trusted = not source.checkpoint.needs_limits
     network = load_torch_network(source.checkpoint.path, trusted=trusted)
     return TorchBackend(network, device=device, precision=precision)
@@ -165,6 +178,22 @@ def _open_tensorrt(source: ModelSource, device: str, precision: Precision) -> Ba
             f"-o {engine}, and give it as --model {engine}"
         )
     return open_engine(source.engine.path, device=device, precision=precision)
+
+
+def _int8(source: ModelSource) -> ModelFile:
+    """The file of a model that was trained for INT8.
+
+    Raises:
+        BackendError: there is none.
+    """
+    if source.graph_int8 is not None:
+        return source.graph_int8
+    if not source.is_bundled:
+        raise BackendError(f"{source.name} is what it is; drop --precision int8")
+    there = ", ".join(f"{e.model} x{e.scale}" for e in entries() if "onnx_int8" in e.files)
+    raise BackendError(
+        f"no INT8 form of {source.name} x{source.scale} is bundled; there is one of: {there}"
+    )
 
 
 def _needs_graph(source: ModelSource, engine: str) -> str:

@@ -26,8 +26,9 @@ class OpenVinoBackend:
         device: ``cpu``; ``auto``, which takes a GPU if OpenVINO finds one; or an OpenVINO
             device such as ``gpu``, ``gpu.1`` or ``npu``.
         precision: ``fp32`` computes in float32; ``fp16`` and ``bf16`` let the device compute in
-            float16 and bfloat16; ``auto`` is fp16 on a GPU, and on the CPU bf16 if it has
-            instructions for it, else fp32.
+            float16 and bfloat16; ``int8`` is for a model that rounds to 8 bits, and lets the device
+            compute the rest of it as ``auto`` would; ``auto`` is fp16 on a GPU, and on the CPU bf16
+            if it has instructions for it, else fp32.
         threads: 0 = one per core.
 
     Raises:
@@ -63,12 +64,13 @@ class OpenVinoBackend:
             raise BackendError(
                 f"OpenVINO's {self.device} has no instructions for bfloat16; drop --precision bf16"
             )
+        usual: Precision = "fp16" if not on_cpu else "bf16" if able else "fp32"
         if precision == "auto":
-            precision = "fp16" if not on_cpu else "bf16" if able else "fp32"
+            precision = usual
         self.precision: Precision = precision
         settings: dict[str, object] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_PRECISION_HINT": _HINTS[usual if precision == "int8" else precision],
         }
         if on_cpu and threads:
             settings["INFERENCE_NUM_THREADS"] = threads
@@ -129,10 +131,15 @@ class OpenVinoBackend:
         return available_memory()
 
 
+def has_openvino() -> bool:
+    """Whether OpenVINO is installed."""
+    return importlib.util.find_spec("openvino") is not None
+
+
 @cache
 def computes_bfloat16() -> bool:
     """Whether OpenVINO is installed and this CPU has instructions for bfloat16."""
-    if importlib.util.find_spec("openvino") is None:
+    if not has_openvino():
         return False
     import openvino
 

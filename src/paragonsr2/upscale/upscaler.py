@@ -79,7 +79,7 @@ class Upscaler:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, or several, ``cuda:0,cuda:1``, which
             share the work; ONNX Runtime also takes what
             :func:`paragonsr2.upscale.backends.providers` lists.
-        precision: ``auto``, ``fp32``, ``fp16`` or ``bf16``.
+        precision: ``auto``, ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         tile: side of a tile in input pixels, from 16; ``auto`` chooses it by the available
             memory; ``off`` enlarges the whole image at once.
         ensemble: average over the eight mirror images, for a little more quality at eight times

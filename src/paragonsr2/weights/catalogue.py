@@ -16,7 +16,7 @@ from paragonsr2.variants import variant_name
 FOLDER = Path(__file__).parent / "files"
 CATALOGUE = FOLDER / "catalogue.json"
 
-FileKind = Literal["onnx", "onnx_fp16", "safetensors"]
+FileKind = Literal["onnx", "onnx_fp16", "onnx_int8", "safetensors"]
 
 
 @dataclass(frozen=True)

@@ -37,14 +37,15 @@ DEFAULT_SCALE = 2
 class ModelSource:
     """A model that has been found and not opened.
 
-    A bundled model has two graphs and a checkpoint, a model file is one of the four kinds, and a
-    classical model has a kernel and no file.
+    A bundled model has two or three graphs and a checkpoint, a model file is one of the four kinds,
+    and a classical model has a kernel and no file.
 
     Attributes:
         name: what the user called it.
         scale: enlargement it must have; None takes what the file states.
         graph: an ONNX file, float32 if the model is bundled.
         graph_fp16: the float16 twin of ``graph``.
+        graph_int8: its twin trained for INT8.
         checkpoint: tensors for PyTorch.
         engine: a TensorRT engine.
         kernel: of a classical model.
@@ -55,6 +56,7 @@ class ModelSource:
     scale: int | None
     graph: ModelFile | None = None
     graph_fp16: ModelFile | None = None
+    graph_int8: ModelFile | None = None
     checkpoint: ModelFile | None = None
     engine: ModelFile | None = None
     kernel: Kernel | None = None
@@ -115,6 +117,7 @@ def resolve(model: str | Path, scale: int | None = None, *, trusted: bool = Fals
         entry.scale,
         graph=entry.file("onnx"),
         graph_fp16=entry.file("onnx_fp16") if "onnx_fp16" in entry.files else None,
+        graph_int8=entry.file("onnx_int8") if "onnx_int8" in entry.files else None,
         checkpoint=entry.file("safetensors"),
     )
 

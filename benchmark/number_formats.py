@@ -1,15 +1,18 @@
-"""What bfloat16 on a CPU gains in time and costs in quality: ``results/speed/bfloat16.json``.
+"""What bfloat16 and INT8 on a CPU gain in time and cost in quality.
 
-    PYTHONPATH=src python -m benchmark.bfloat16 --data ../shared/data
+    PYTHONPATH=src python -m benchmark.number_formats --data ../shared/data
 
-Each bundled model at x2 takes turns in ONNX Runtime and in OpenVINO, in float32 and in bfloat16, on
-the same noise input of 640x360; then the same backends enlarge Set14. Needs a processor with
-instructions for bfloat16.
+Each bundled model at x2 takes turns in ONNX Runtime and in OpenVINO, in float32, in bfloat16 and in
+INT8, on the same noise input of 640x360; then the same backends enlarge Set14. OpenVINO computes
+what does not round to 8 bits in bfloat16, or in float32, as on a processor without bfloat16. Needs
+a processor with instructions for both. Writes ``results/speed/number_formats.json``.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from paragonsr2.arrays.pixels import Pixels8, to_8_bits
@@ -17,13 +20,13 @@ from paragonsr2.images.reading import read_picture
 from paragonsr2.measure.machine import write_result
 from paragonsr2.measure.quality import evaluate_image, mean_score
 from paragonsr2.measure.speed import time_side_by_side
-from paragonsr2.upscale.backends import OnnxBackend
+from paragonsr2.upscale.backends import Backend, OnnxBackend
 from paragonsr2.upscale.openvino_backend import OpenVinoBackend
 from paragonsr2.upscale.upscaler import Upscaler
-from paragonsr2.weights.catalogue import bundled_bytes, entries
+from paragonsr2.weights.catalogue import Entry, bundled_bytes, entries
 
 ROOT = Path(__file__).parent.parent
-RESULT = ROOT / "results" / "speed" / "bfloat16.json"
+RESULT = ROOT / "results" / "speed" / "number_formats.json"
 HEIGHT, WIDTH, SCALE = 360, 640, 2
 #: Timed calls by variant: slow networks need fewer, because each call averages over more work.
 CALLS = {"realtime": 15, "stream": 9, "photo": 3}
@@ -43,16 +46,7 @@ def main() -> None:
     for entry in entries():
         if entry.scale != SCALE:
             continue
-        model, threads = bundled_bytes(entry, "onnx"), options.threads
-        backends = {
-            "onnxruntime fp32": OnnxBackend(model, device="cpu", threads=threads, trusted=True),
-            "openvino fp32": OpenVinoBackend(
-                model, device="cpu", precision="fp32", threads=threads, trusted=True
-            ),
-            "openvino bf16": OpenVinoBackend(
-                model, device="cpu", precision="bf16", threads=threads, trusted=True
-            ),
-        }
+        backends = dict(_opened(entry, options.threads))
         timings = time_side_by_side(
             {name: backend.run for name, backend in backends.items()},
             HEIGHT,
@@ -69,6 +63,20 @@ def main() -> None:
         print(row)
     about = {"input": [WIDTH, HEIGHT], "scale": SCALE, "threads": options.threads}
     write_result(RESULT, {**about, "rows": rows})
+
+
+def _opened(entry: Entry, threads: int) -> Iterator[tuple[str, Backend]]:
+    """Every engine and number format of a model, by name."""
+    model = bundled_bytes(entry, "onnx")
+    yield "onnxruntime fp32", OnnxBackend(model, device="cpu", threads=threads, trusted=True)
+    in_openvino = partial(OpenVinoBackend, device="cpu", threads=threads, trusted=True)
+    yield "openvino fp32", in_openvino(model, precision="fp32")
+    yield "openvino bf16", in_openvino(model, precision="bf16")
+    if "onnx_int8" in entry.files:
+        model = bundled_bytes(entry, "onnx_int8")
+        yield "onnxruntime int8", OnnxBackend(model, device="cpu", threads=threads, trusted=True)
+        yield "openvino int8, fp32", in_openvino(model, precision="fp32")
+        yield "openvino int8, bf16", in_openvino(model, precision="int8")
 
 
 def _quality(up: Upscaler, originals: list[Pixels8]) -> float:
