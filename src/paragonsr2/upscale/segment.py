@@ -13,12 +13,16 @@ from paragonsr2.clips.clip import Clip
 from paragonsr2.clips.encode import CodedPacket, Encoding, SegmentEncoder
 from paragonsr2.clips.frames import Converter, TimedPixels
 from paragonsr2.upscale.background import in_background, in_order
+from paragonsr2.upscale.resources import available_memory, cores
 from paragonsr2.upscale.team import engines_of
 from paragonsr2.upscale.temporal import Steadier
 from paragonsr2.upscale.upscaler import Upscaler
 
 # Decoded frames that may wait for the network, and enlarged ones that may wait for the next step.
 _DECODED_AHEAD, _ENLARGED_AHEAD = 4, 2
+
+# Frames that are enlarged side by side where an engine can be divided.
+_FRAMES = 2
 
 # A frame and its enlarged pixels; None if they equal those of the previous frame.
 _Enlarged = tuple[TimedPixels, Pixels | None]
@@ -35,6 +39,21 @@ class Segment:
 
     header: bytes
     packets: list[CodedPacket]
+
+
+def _side_by_side(upscaler: Upscaler, clip: Clip) -> tuple[Upscaler, int]:
+    """What enlarges frames, and how many of them at once.
+
+    Threads that divide a frame wait for each other whenever another stage of the work takes a core
+    from one of them. Where an engine can be divided and memory suffices, each half of the cores has
+    a frame of its own.
+    """
+    engines = engines_of(upscaler.backend)
+    needed = _FRAMES * clip.width * clip.height * upscaler.backend.bytes_per_pixel
+    if engines > 1 or cores() < _FRAMES or needed > available_memory() // 2:
+        return upscaler, engines
+    divided = upscaler.divided(_FRAMES)
+    return (upscaler, engines) if divided is None else (divided, _FRAMES)
 
 
 class SegmentMaker:
@@ -62,7 +81,8 @@ class SegmentMaker:
         size: int,
     ) -> None:
         self.clip, self.encoding, self.size = clip, encoding, size
-        self.upscaler, self.tile, self.steadier = upscaler, tile, steadier
+        self.tile, self.steadier = tile, steadier
+        self._upscaler, self._engines = _side_by_side(upscaler, clip)
         self.repeated = 0
 
     def needs(self, first: int) -> int:
@@ -102,10 +122,10 @@ class SegmentMaker:
             if frame.pixels is None:
                 return frame, None
             pixels = to_16_bits(frame.pixels) if self.steadier else frame.pixels
-            return frame, self.upscaler(pixels, tile=self.tile)
+            return frame, self._upscaler(pixels, tile=self.tile)
 
         with closing(decoded):
-            yield from in_order(enlarged, decoded, engines_of(self.upscaler.backend))
+            yield from in_order(enlarged, decoded, self._engines)
 
     def _steady(
         self, enlarged: Generator[_Enlarged], steadier: Steadier, first: int
