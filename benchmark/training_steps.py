@@ -1,6 +1,6 @@
 """Time one training step for the configurations that can be trained on a CPU.
 
-    python benchmark/training_steps.py [--before COMMIT] [--only NAME --result FILE] [--threads N]
+    python benchmark/training_steps.py [--before COMMIT] [--only NAME ...] [--result FILE]
 
 Writes ``results/speed/training_steps.json``: the median processor time of a few steps after a
 warm-up, on random images and one thread, in float32 and, if the CPU has instructions for it, in
@@ -119,7 +119,10 @@ def main() -> None:
     """Time each configuration and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--before", metavar="COMMIT")
-    parser.add_argument("--only", choices=RUNS, help="time one configuration")
+    parser.add_argument("--only", choices=RUNS, nargs="+", help="time these configurations")
+    parser.add_argument(
+        "--without-before", choices=RUNS, nargs="+", default=[], help="too slow in that commit"
+    )
     parser.add_argument("--result", type=Path, default=RESULT)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
@@ -135,8 +138,9 @@ def main() -> None:
             subprocess.run(["git", "clone", "-q", str(ROOT), str(before)], check=True)
             subprocess.run(["git", "checkout", "-q", options.before], cwd=before, check=True)
         rows: list[dict[str, object]] = []
-        for name in [options.only] if options.only else RUNS:
-            rows.append(measure(name, before, options.threads))
+        for name in options.only or RUNS:
+            compared = None if name in options.without_before else before
+            rows.append(measure(name, compared, options.threads))
             print(json.dumps(rows[-1]), flush=True)
     about = {
         "threads": options.threads,
