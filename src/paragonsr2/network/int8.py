@@ -2,8 +2,8 @@
 
 An engine with 8-bit products computes what this network computes in float32: each convolution of
 the body reads whole numbers from -127 to 127 times a step, and so are its weights. The first and
-the last convolution, the fusion, the base path and the gate map stay in float32: they are cheap, and
-rounding the fused features alone costs more than rounding all the rest.
+the last convolution, the fusion, the base path and the gate map stay in float32: they are cheap,
+and rounding the fused features alone costs more than rounding all the rest.
 """
 
 from __future__ import annotations
