@@ -25,8 +25,12 @@ ODD_SIZES = ((1, 1), (7, 5), (33, 17), (47, 65), (3, 91))
 #: Largest absolute error of an FP32 model against PyTorch.
 TOLERANCE = 1e-4
 
-#: Least PSNR of an FP16 or INT8 model against PyTorch in float32, decibel, peak 1.
+#: Least PSNR of an FP16 model against PyTorch in float32, decibel, peak 1.
 LEAST_PSNR = 50.0
+
+#: The same of an INT8 model against PyTorch that rounds as well: a number between two steps may
+#: fall to the other side, and the next layer's with it.
+LEAST_PSNR_INT8 = 40.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def check_parity(
 
     Raises:
         ExportError: the model does not run; gives another shape, NaN or Inf; or is too far from
-            PyTorch: more than 1e-4 anywhere in FP32, less than 50 dB in FP16 and INT8.
+            PyTorch: more than 1e-4 anywhere in FP32, less than 50 dB in FP16 or 40 dB in INT8.
     """
     (found,) = check_parities([model], network, inputs)
     return found
@@ -102,20 +106,19 @@ def check_parities(
     models: Sequence[bytes], network: ParagonSR2, inputs: Iterable[tuple[str, FloatNCHW]]
 ) -> list[list[Parity]]:
     """Like :func:`check_parity` for several models of one network, which runs once per input."""
-    # In INT8 a rounding that falls the other way moves a value by a whole step.
-    is_exact = not is_int8(network)
+    rounds = is_int8(network)
     sessions = [open_session(model) for model in models]
     found: list[list[Parity]] = [[] for _ in models]
     for name, x in inputs:
         with torch.inference_mode():
             expected = network(torch.from_numpy(x)).numpy()
         for session, parities in zip(sessions, found, strict=True):
-            parities.append(_compare(session, name, x, expected, is_exact=is_exact))
+            parities.append(_compare(session, name, x, expected, rounds=rounds))
     return found
 
 
 def _compare(
-    session: ort.InferenceSession, name: str, x: FloatNCHW, expected: FloatNCHW, *, is_exact: bool
+    session: ort.InferenceSession, name: str, x: FloatNCHW, expected: FloatNCHW, *, rounds: bool
 ) -> Parity:
     half = session.get_inputs()[0].type == "tensor(float16)"
     given = x.astype(np.float16) if half else x
@@ -127,11 +130,12 @@ def _compare(
     mse = float(np.mean(difference**2))
     psnr = math.inf if mse == 0.0 else -10.0 * math.log10(mse) if mse > 0.0 else math.nan
     # Written this way round because NaN must fail too.
-    is_exact = is_exact and not half
-    near = max_error <= TOLERANCE if is_exact else psnr >= LEAST_PSNR
+    least = LEAST_PSNR_INT8 if rounds else LEAST_PSNR
+    is_exact = not half and not rounds
+    near = max_error <= TOLERANCE if is_exact else psnr >= least
     if not near:
-        limit = f"at most {TOLERANCE:g}" if is_exact else f"at least {LEAST_PSNR:g} dB"
-        precision = "FP32" if is_exact else "FP16" if half else "INT8"
+        limit = f"at most {TOLERANCE:g}" if is_exact else f"at least {least:g} dB"
+        precision = "INT8" if rounds else "FP16" if half else "FP32"
         raise ExportError(
             f"the {precision} model differs from PyTorch on {name}: "
             f"{max_error:.2g}, {psnr:.1f} dB; it must be {limit}. Nothing was written"
