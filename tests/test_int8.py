@@ -174,3 +174,12 @@ def test_a_file_is_what_it_is(tmp_path):
     path.write_bytes(bundled_bytes(find("realtime", 2), "onnx"))
     with pytest.raises(BackendError, match="drop --precision int8"):
         Upscaler(path, precision="int8", backend="onnxruntime")
+
+
+def test_other_formats_take_the_network_before(rounded):
+    pytest.importorskip("pnnx", reason="PNNX is not installed")
+    from paragonsr2.export.ncnn import build_ncnn
+
+    _, network = rounded
+    with pytest.raises(ExportError, match="the one it came from"):
+        build_ncnn(network)

@@ -29,13 +29,14 @@ from paragonsr2.weights.metadata import ExportPrecision, TileNeeds
 from paragonsr2.weights.store import describe
 
 OPSET = 18
-#: What stands for zero where inputs are rounded to unsigned numbers.
-ZERO = 128
 #: 17 is not made: see docs/decisions/0009-own-code-and-libraries.md.
 OPSETS = (18, 20)
 
 # Neither square nor a multiple of anything, so that no size becomes a constant of the graph.
 _EXAMPLE = (2, 3, 37, 53)
+
+# What stands for zero where inputs are rounded to unsigned numbers.
+_ZERO = 128
 
 
 def build_onnx(
@@ -177,7 +178,7 @@ def _quantise(model: onnx.ModelProto, network: ParagonSR2) -> None:
         raise ExportError(f"no convolution of the exported graph has the weights {lacking[0]}")
     replaced = {name for weight in rounded for name in convs[weight].input[1:]}
     kept = [one for one in graph.initializer if one.name not in replaced]
-    made = [numpy_helper.from_array(np.array(ZERO, np.uint8), "zero_of_inputs")]
+    made = [numpy_helper.from_array(np.array(_ZERO, np.uint8), "zero_of_inputs")]
     nodes: list[onnx.NodeProto] = []
     known: dict[tuple[str, float], str] = {}
     for node in graph.node:

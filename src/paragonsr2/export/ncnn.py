@@ -30,6 +30,7 @@ from paragonsr2.files import write_atomic
 from paragonsr2.network.base import MagicKernelSharp2021
 from paragonsr2.network.generator import ParagonSR2
 from paragonsr2.network.heads import FoldedFuse
+from paragonsr2.network.int8 import is_int8
 
 #: Names of the tensors that the programs ask for.
 INPUT, OUTPUT = "data", "output"
@@ -78,8 +79,11 @@ def build_ncnn(network: ParagonSR2) -> NcnnModel:
 
     Raises:
         MissingExtraError: PNNX is not installed.
-        ExportError: PNNX failed, or it left an operation that ncnn does not know.
+        ExportError: PNNX failed, it left an operation that ncnn does not know, or the network is
+            trained for INT8.
     """
+    if is_int8(network):
+        raise ExportError("a network trained for INT8 exports as ONNX; export the one it came from")
     try:
         import pnnx
     except ModuleNotFoundError as error:

@@ -89,8 +89,9 @@ def _usual_precision() -> Precision:
 def _usual_engine(source: ModelSource, device: str, precision: Precision) -> BackendName:
     if source.graph is not None:
         quick = precision == "auto" and source.is_bundled and _is_quick_in_bfloat16(device)
-        with_openvino = quick or precision == "bf16" or (precision == "int8" and has_openvino())
-        return "openvino" if with_openvino else "onnxruntime"
+        if precision == "int8":
+            quick = device in ("auto", "cpu") and has_openvino()
+        return "openvino" if quick or precision == "bf16" else "onnxruntime"
     return "torch" if source.checkpoint is not None else "tensorrt"
 
 
