@@ -191,9 +191,10 @@ def _int8(source: ModelSource) -> ModelFile:
         return source.graph_int8
     if not source.is_bundled:
         raise BackendError(f"{source.name} is what it is; drop --precision int8")
-    there = ", ".join(f"{e.model} x{e.scale}" for e in entries() if "onnx_int8" in e.files) or "none"
+    there = [f"{e.model} x{e.scale}" for e in entries() if "onnx_int8" in e.files]
     raise BackendError(
-        f"no INT8 form of {source.name} x{source.scale} is bundled; there is one of: {there}"
+        f"no INT8 form of {source.name} x{source.scale} is bundled; there is one of: "
+        + (", ".join(there) or "none")
     )
 
 
