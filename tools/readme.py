@@ -361,15 +361,18 @@ def service() -> str:
 def tools() -> str:
     """What runs the bundled models beside our own command, and how near it comes."""
     result = load("export/tools.json")
-    lines = [["tool", "version", "model", "largest difference, of 255", "processor ms, 320x180"]]
+    lines = [["tool", "version", "model", "largest difference, of 255", "least PSNR, dB",
+              "processor ms, 320x180"]]  # fmt: skip
     for row in result["rows"]:
         model = f"{row['model']} x{row['scale']}"
         if "not_run" in row:
-            lines.append([row["tool"], "", model, f"not run: {row['not_run']}", ""])
+            lines.append([row["tool"], "", model, f"not run: {row['not_run']}", "", ""])
             continue
         difference = math.ceil(row["largest_difference"] * 255 * 1000) / 1000
+        psnr = row["lowest_psnr"]
         lines.append([
-            row["tool"], row["version"], model, f"{difference:.3f}", str(row.get("ms_320x180", ""))
+            row["tool"], row["version"], model, f"{difference:.3f}",
+            "equal" if psnr is None else floored(psnr, 1), str(row.get("ms_320x180", "")),
         ])  # fmt: skip
     return f"{rows(*lines)}\n\nOne thread, {machine(result)}."
 
