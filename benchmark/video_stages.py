@@ -3,8 +3,9 @@
     PYTHONPATH=src:. python -m benchmark.video_stages
 
 The clip in 640x360 is enlarged to 1280x720 with Realtime, in ONNX Runtime and, if the processor
-computes in bfloat16, in OpenVINO. First frame by frame on one thread, each stage by its processor
-time; then by the command with all cores, by the clock, steadied and not. Nothing else should run.
+computes in bfloat16, in OpenVINO in bfloat16 and in INT8. First frame by frame on one thread, each
+stage by its processor time; then by the command with all cores, by the clock, steadied and not.
+Nothing else should run.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from paragonsr2.upscale.openvino_backend import OpenVinoBackend, computes_bfloat
 from paragonsr2.upscale.temporal import Steadier
 from paragonsr2.upscale.upscaler import Upscaler
 from paragonsr2.upscale.video import plan_video
-from paragonsr2.weights.catalogue import bundled_bytes, find
+from paragonsr2.weights.catalogue import Entry, bundled_bytes, find
+from paragonsr2.weights.metadata import Precision
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "results" / "speed" / "video_stages.json"
@@ -118,33 +120,40 @@ def staged(source: Path, backend: Backend) -> dict[str, float]:
     return {name: round(1e3 * spent / STAGED, 2) for name, spent in stages.seconds.items()}
 
 
-def whole(source: Path, backend: str, temporal: str) -> float:
-    """Frames a second of the command, after its start."""
+def whole(source: Path, backend: str, precision: Precision, temporal: str) -> float:
+    """Seconds that the command takes."""
     command = [
         sys.executable, "-m", "paragonsr2", "upscale", str(source), "--model", "realtime",
-        "--backend", backend, "--device", "cpu", "--temporal", temporal, "--overwrite",
+        "--backend", backend, "--precision", precision, "--device", "cpu",
+        "--temporal", temporal, "--overwrite",
     ]  # fmt: skip
     started = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - started
 
 
+def opened(entry: Entry, engine: str, precision: Precision) -> Backend:
+    """Realtime on one thread."""
+    if engine == "onnxruntime":
+        return OnnxBackend(bundled_bytes(entry, "onnx"), device="cpu", threads=1, trusted=True)
+    model = bundled_bytes(entry, "onnx_int8" if precision == "int8" else "onnx")
+    return OpenVinoBackend(model, device="cpu", precision=precision, threads=1, trusted=True)
+
+
 def main() -> None:
     """Measure and write the result file."""
     cv2.setNumThreads(1)
-    model = bundled_bytes(find("realtime", SCALE), "onnx")
-    opened: dict[str, Callable[[], Backend]] = {
-        "onnxruntime": lambda: OnnxBackend(model, device="cpu", threads=1, trusted=True)
-    }
+    entry = find("realtime", SCALE)
+    formats: dict[Precision, str] = {"fp32": "onnxruntime"}
     if computes_bfloat16():
-        opened["openvino"] = lambda: OpenVinoBackend(model, device="cpu", threads=1, trusted=True)
+        formats |= {"bf16": "openvino", "int8": "openvino"}
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as name:
         source, short = Path(name, "clip.mp4"), Path(name, "short.mp4")
         smaller(source, WHOLE)
         smaller(short, WHOLE // 4)
-        for engine, open_it in opened.items():
-            backend = open_it()
+        for precision, engine in formats.items():
+            backend = opened(entry, engine, precision)
             stages = staged(source, backend)
             rest = sum(ms for stage, ms in stages.items() if stage != "encoding")
             row: dict[str, object] = {
@@ -153,9 +162,10 @@ def main() -> None:
                 "all_but_encoding_over_network": round(rest / stages["network"], 3),
             }
             for temporal in ("on", "off"):
+                clip, start = (whole(one, engine, precision, temporal) for one in (source, short))
                 # The difference of two lengths leaves out what the start takes.
-                taken = whole(source, engine, temporal) - whole(short, engine, temporal)
-                row[f"frames_per_second_steadying_{temporal}"] = round(0.75 * WHOLE / taken, 2)
+                rate = 0.75 * WHOLE / (clip - start)
+                row[f"frames_per_second_steadying_{temporal}"] = round(rate, 2)
             rows.append(row)
             print(row, flush=True)
     write_result(RESULT, {"clip": [CLIP.name, WIDTH, HEIGHT], "model": "realtime x2", "rows": rows})
