@@ -139,7 +139,7 @@ def test_bundled_int8_models_open_in_every_engine(entry):
         == "onnxruntime CPU int8"
     )
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
-    up = Upscaler(entry.model, entry.scale, precision="int8")
+    up = Upscaler(entry.model, entry.scale, precision="int8", device="cpu")
     assert up.backend.name == "openvino CPU int8"
     assert up.backend.in_fp32().name == "openvino CPU fp32"
     assert up.divided(2).backend.name == up.backend.name

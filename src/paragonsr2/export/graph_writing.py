@@ -165,7 +165,7 @@ def _float32_softmax(model: onnx.ModelProto) -> None:
 def _quantise(model: onnx.ModelProto, network: ParagonSR2) -> None:
     """Round the inputs and weights of an INT8 network's convolutions in the graph, too.
 
-    Inputs become unsigned with 128 for zero, which ONNX Runtime multiplies fastest; the numbers are
+    Inputs become unsigned with 128 for zero, which ONNX Runtime multiplies faster; the numbers are
     those of the training, -127 to 127 times a step.
 
     Raises:

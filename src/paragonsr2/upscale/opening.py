@@ -19,11 +19,7 @@ from paragonsr2.upscale.backends import (
     load_torch_network,
     providers,
 )
-from paragonsr2.upscale.openvino_backend import (
-    OpenVinoBackend,
-    computes_bfloat16,
-    has_openvino,
-)
+from paragonsr2.upscale.openvino_backend import OpenVinoBackend, computes_bfloat16
 from paragonsr2.upscale.team import team_of
 from paragonsr2.weights.catalogue import ModelFile, entries
 from paragonsr2.weights.metadata import BackendName, Precision
@@ -44,10 +40,9 @@ def open_model(
 
     Args:
         source: the model.
-        backend: ``auto`` runs ONNX models in ONNX Runtime, or for bf16 and, if it is installed,
-            for int8 in OpenVINO, checkpoints in PyTorch and engine files in TensorRT. Bundled
-            models run in bf16 where that is the quickest: on a CPU that computes in it, if
-            OpenVINO is installed.
+        backend: ``auto`` runs ONNX models in ONNX Runtime, or for bf16 and int8 in OpenVINO,
+            checkpoints in PyTorch and engine files in TensorRT. Bundled models run in bf16 where
+            that is the quickest: on a CPU that computes in it, if OpenVINO is installed.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or what else the engine knows; or several
             with commas between them, each of which gets an engine of its own.
         precision: ``auto``, ``fp32``, ``fp16``, ``bf16`` or ``int8``.
@@ -89,9 +84,7 @@ def _usual_precision() -> Precision:
 def _usual_engine(source: ModelSource, device: str, precision: Precision) -> BackendName:
     if source.graph is not None:
         quick = precision == "auto" and source.is_bundled and _is_quick_in_bfloat16(device)
-        if precision == "int8":
-            quick = device in ("auto", "cpu") and has_openvino()
-        return "openvino" if quick or precision == "bf16" else "onnxruntime"
+        return "openvino" if quick or precision in ("bf16", "int8") else "onnxruntime"
     return "torch" if source.checkpoint is not None else "tensorrt"
 
 

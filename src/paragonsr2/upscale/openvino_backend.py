@@ -131,15 +131,10 @@ class OpenVinoBackend:
         return available_memory()
 
 
-def has_openvino() -> bool:
-    """Whether OpenVINO is installed."""
-    return importlib.util.find_spec("openvino") is not None
-
-
 @cache
 def computes_bfloat16() -> bool:
     """Whether OpenVINO is installed and this CPU has instructions for bfloat16."""
-    if not has_openvino():
+    if importlib.util.find_spec("openvino") is None:
         return False
     import openvino
 
