@@ -35,6 +35,14 @@ def rounded(request):
     return request.param, network.eval()
 
 
+@pytest.fixture(scope="module", params=["realtime", "stream"])
+def exported(request):
+    """A calibrated network and its INT8 graph; attention takes long to trace."""
+    network = to_int8(network_of(request.param, 2))
+    calibrate(network, as_input(photo_like(48, 64)))
+    return network.eval(), build_onnx(network, request.param, precision="int8")
+
+
 def test_a_convolution_multiplies_whole_numbers():
     torch.manual_seed(0)
     conv = Int8Conv(nn.Conv2d(3, 5, 3, padding=1))
@@ -94,9 +102,8 @@ def test_a_checkpoint_brings_the_steps_back(rounded, tmp_path):
         torch.testing.assert_close(checkpoint.network(x), network(x), atol=0, rtol=0)
 
 
-def test_the_exported_graph_computes_what_training_computed(rounded):
-    variant, network = rounded
-    model = build_onnx(network, variant, precision="int8")
+def test_the_exported_graph_computes_what_training_computed(exported):
+    network, model = exported
     inputs = [("photo", as_input(photo_like(45, 62)).numpy()), *odd_inputs()]
     check_parity(model, network, inputs)
     assert OnnxBackend(model, device="cpu", trusted=True).name == "onnxruntime CPU int8"
@@ -106,12 +113,11 @@ def test_the_exported_graph_computes_what_training_computed(rounded):
     assert kinds == {onnx.TensorProto.INT8}
 
 
-def test_openvino_computes_it_too(rounded):
+def test_openvino_computes_it_too(exported):
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     from paragonsr2.upscale.openvino_backend import OpenVinoBackend
 
-    variant, network = rounded
-    model = build_onnx(network, variant, precision="int8")
+    network, model = exported
     x = as_input(photo_like(45, 62))
     made = OpenVinoBackend(model, device="cpu", precision="fp32", trusted=True).run(x.numpy())
     with torch.no_grad():
