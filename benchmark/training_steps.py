@@ -13,6 +13,7 @@ alternation, each tree in its own processes. ``benchmark/loader.py`` measures th
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import statistics
@@ -28,8 +29,12 @@ from paragonsr2.measure.cost import network_cost
 from paragonsr2.measure.machine import write_result
 from paragonsr2.measure.speed import matrix_peak
 from paragonsr2.network.generator import build
-from paragonsr2.training.config_file import load_config
 from paragonsr2.training.loop import Trainer
+
+try:
+    from paragonsr2.training.config_file import load_config
+except ModuleNotFoundError:  # this file also runs on older trees, where it was elsewhere
+    load_config = importlib.import_module("paragonsr2.training.config").load_config
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "results" / "speed" / "training_steps.json"
