@@ -27,20 +27,23 @@ def as_input(pixels):
     return torch.from_numpy(pixels.transpose(2, 0, 1)[None].astype(np.float32) / 255)
 
 
+def calibrated(variant):
+    network = to_int8(network_of(variant, 2))
+    calibrate(network, as_input(photo_like(48, 64)))
+    return network.eval()
+
+
 @pytest.fixture(params=["realtime", "stream", "photo"])
 def rounded(request):
     """Variant and a calibrated network."""
-    network = to_int8(network_of(request.param, 2))
-    calibrate(network, as_input(photo_like(48, 64)))
-    return request.param, network.eval()
+    return request.param, calibrated(request.param)
 
 
 @pytest.fixture(scope="module", params=["realtime", "stream"])
 def exported(request):
     """A calibrated network and its INT8 graph; attention takes long to trace."""
-    network = to_int8(network_of(request.param, 2))
-    calibrate(network, as_input(photo_like(48, 64)))
-    return network.eval(), build_onnx(network, request.param, precision="int8")
+    network = calibrated(request.param)
+    return network, build_onnx(network, request.param, precision="int8")
 
 
 def test_a_convolution_multiplies_whole_numbers():
