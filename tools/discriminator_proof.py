@@ -7,16 +7,19 @@ them may try, and the seeds. Each discriminator first gets a short trial with ev
 with the lowest :func:`distance` is its own for the long runs, one for each seed. Writes
 ``results/perceptual/discriminator_proof.json`` and, for the sheet, the weights of the first seed;
 what the file holds already is not repeated, so the command can be stopped and started at any time.
+Several of them may run at once, each with discriminators of its own (``--only``).
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import tempfile
 import time
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,16 +90,27 @@ class Plan(Table):
     opponent: tuple[Opponent, ...]
 
 
-class Proof:
-    """Trains and measures; pictures are read once for all runs."""
+def stored_rows() -> list[dict[str, Any]]:
+    """The rows of the result file, if there is one."""
+    if not RESULT.exists():
+        return []
+    return json.loads(RESULT.read_text(encoding="utf-8"))["rows"]
 
-    def __init__(self, plan: Plan) -> None:
+
+class Proof:
+    """Trains and measures; pictures are read once for all runs.
+
+    Args:
+        plan: what to compare.
+        only: names of the discriminators to train; empty for all.
+    """
+
+    def __init__(self, plan: Plan, only: Sequence[str]) -> None:
         self.plan = plan
+        self.opponents = [o for o in plan.opponent if not only or o.name in only]
         self.sampler: CropSampler | None = None
         self.measures = measures(2)
-        self.rows: list[dict[str, Any]] = []
-        if RESULT.exists():
-            self.rows = json.loads(RESULT.read_text(encoding="utf-8"))["rows"]
+        self.rows = stored_rows()
 
     def run(self) -> None:
         """Whatever the result file lacks: the start, the trials, then the long runs by seed."""
@@ -107,11 +121,11 @@ class Proof:
             assert config.network.pretrain is not None
             network = load_checkpoint(config.network.pretrain).network
             self._add({"opponent": START, "steps": 0, **self.measured(network)})
-        for opponent in plan.opponent:
+        for opponent in self.opponents:
             for weight in plan.weights:
                 self._train(opponent, weight, plan.seeds[0], plan.trial_steps)
         for seed in plan.seeds:
-            for opponent in plan.opponent:
+            for opponent in self.opponents:
                 self._train(opponent, self.best_weight(opponent), seed, plan.steps)
 
     def best_weight(self, opponent: Opponent) -> float:
@@ -135,9 +149,11 @@ class Proof:
         return None
 
     def _add(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
         settings = self.plan.model_dump(mode="json")
-        write_result(RESULT, {**settings, "set": "val", "rows": self.rows})
+        with (Path(tempfile.gettempdir()) / "discriminator_proof.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # others may have added rows
+            self.rows = [*stored_rows(), row]
+            write_result(RESULT, {**settings, "set": "val", "rows": self.rows})
         print(row, flush=True)
 
     def _train(self, opponent: Opponent, weight: float, seed: int, steps: int) -> None:
@@ -202,9 +218,12 @@ def main() -> None:
     """Run a plan."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("plan", type=Path)
+    parser.add_argument("--only", nargs="+", default=[], help="names of discriminators to train")
     options = parser.parse_args()
-    text = options.plan.read_text(encoding="utf-8")
-    Proof(Plan.model_validate(tomllib.loads(text))).run()
+    plan = Plan.model_validate(tomllib.loads(options.plan.read_text(encoding="utf-8")))
+    if unknown := {*options.only} - {opponent.name for opponent in plan.opponent}:
+        parser.error(f"{options.plan} has no discriminator {', '.join(sorted(unknown))}")
+    Proof(plan, options.only).run()
 
 
 if __name__ == "__main__":
