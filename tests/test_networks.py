@@ -12,7 +12,7 @@ from paragonsr2.errors import OptionError, ScaleError
 from paragonsr2.measure.cost import network_cost
 from paragonsr2.network.attention import WindowAttention
 from paragonsr2.network.generator import ParagonSR2, build
-from paragonsr2.network.layers import DilatedDepthwise, WideContext
+from paragonsr2.network.layers import CollapsibleConv, DilatedDepthwise, WideContext
 from paragonsr2.variants import SCALES, VARIANTS
 
 ALL = [(variant, scale) for variant in VARIANTS for scale in SCALES]
@@ -52,6 +52,34 @@ def test_collapsed_equals_trained(make_stirred, variant, scale):
         torch.testing.assert_close(deployed(x), expected, atol=tolerance, rtol=0)
     assert deployed.is_collapsed
     assert not network.is_collapsed
+
+
+@pytest.mark.parametrize(("variant", "scale"), ALL)
+def test_a_deployed_network_can_be_trained_further(make_stirred, variant, scale):
+    deployed = make_stirred(variant, scale).collapse()
+    torch.manual_seed(1)
+    network = build(variant, scale, expansion=2)
+    network.take(deployed)
+    x = torch.rand(1, 3, 21, 18)
+    with torch.no_grad():
+        expected = deployed(x)
+        tolerance = 1e-5 * max(1.0, float(expected.abs().max()))
+        torch.testing.assert_close(network(x), expected, atol=tolerance, rtol=0)
+    (network(x) - torch.rand_like(expected)).abs().mean().backward()
+    for conv in network.modules():
+        if isinstance(conv, CollapsibleConv):
+            # Hidden channels that carry nothing yet must be able to begin.
+            unused = conv.project.grad[:, conv.project.shape[0] :]
+            assert not unused.numel() or unused.abs().max() > 0
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "expansion"), [(64, 32, 1), (16, 64, 1), (8, 8, 4)])
+def test_the_hidden_width_does_not_limit_a_kernel(inputs, outputs, expansion):
+    conv = CollapsibleConv(inputs, outputs, expansion=expansion)
+    wanted = torch.nn.Conv2d(inputs, outputs, 3, padding=1)
+    conv.take(wanted)
+    torch.testing.assert_close(conv.collapsed().weight, wanted.weight)
+    torch.testing.assert_close(conv.collapsed().bias, wanted.bias)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -70,3 +70,6 @@ class MagicKernelSharp2021(nn.Module):
         return MagicKernelSharp2021(self.scale, self.upsampler_alpha, one_pass=one_pass).to(
             self.get_buffer(self._passes[0])
         )
+
+    def take(self, deployed: MagicKernelSharp2021) -> None:
+        """Become what collapses to ``deployed``, which has no weights."""

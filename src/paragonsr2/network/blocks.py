@@ -86,6 +86,12 @@ class GateBlock(nn.Module):
         """Return the deployed form."""
         return DeployedGateBlock(self)
 
+    def take(self, deployed: DeployedGateBlock) -> None:
+        """Become what collapses to ``deployed``."""
+        self.expand.take(_stacked(deployed.value, deployed.gate))
+        self.context.take(deployed.context)
+        self.project.take(deployed.project)
+
 
 class DeployedGateBlock(nn.Module):
     """The deployed form of :class:`GateBlock`: each half has its own convolution.
@@ -124,6 +130,16 @@ def _half(conv: nn.Conv2d, which: int) -> nn.Conv2d:
     return half
 
 
+@torch.no_grad()
+def _stacked(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
+    """Return the convolution with the outputs of both, the inverse of :func:`_half`."""
+    both = copy.deepcopy(first)
+    both.out_channels *= 2
+    both.weight = nn.Parameter(torch.cat([first.weight, second.weight]))
+    both.bias = nn.Parameter(torch.cat([cast(Tensor, first.bias), cast(Tensor, second.bias)]))
+    return both
+
+
 class HalfResolution(nn.Module):
     """A residual block that works at half resolution, for a quarter of the cost and twice the view.
 
@@ -149,7 +165,10 @@ class HalfResolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` of any size to the same shape."""
         height, width = x.shape[-2:]
-        even = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
+        even = x
+        # Crops to train on are even. A graph that is exported must not depend on the size.
+        if not self.training or height % 2 or width % 2:
+            even = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
         y = self.widen(self.body(self.down(even)))
         y = F.pixel_shuffle(y, 2)[..., :height, :width]
         return x + self.up(F.leaky_relu(y, 0.1))

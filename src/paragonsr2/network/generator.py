@@ -101,6 +101,10 @@ class Collapsible(Protocol):
         """Return the simpler form."""
         ...
 
+    def take(self, deployed: Any) -> None:
+        """Take the weights of the simpler form: what :meth:`collapsed` returns then is like it."""
+        ...
+
 
 class Group(nn.Module):
     """A sequence of blocks. The caller adds the residual connection around it."""
@@ -271,6 +275,22 @@ class ParagonSR2(nn.Module):
             deployed.detail_gain = None
         return deployed.eval()
 
+    @torch.no_grad()
+    def take(self, deployed: ParagonSR2) -> None:
+        """Take the weights of a deployed network of the same kind, to train them further.
+
+        Where the trained form has more weights than the deployed one, the others keep theirs.
+
+        Args:
+            deployed: of the same variant, scale and window.
+        """
+        assert self.detail_gain is not None
+        _take_children(self, deployed)
+        last = self.upsampler.last
+        last.weight.div_(self.detail_gain)
+        if last.bias is not None:
+            last.bias.div_(self.detail_gain)
+
     @property
     def is_collapsed(self) -> bool:
         """Whether this is the deployed form."""
@@ -318,6 +338,19 @@ def _collapse_children(parent: nn.Module) -> None:
             setattr(parent, name, child.collapsed())
         else:
             _collapse_children(child)
+
+
+def _take_children(trained: nn.Module, deployed: nn.Module) -> None:
+    """The reverse of :func:`_collapse_children`."""
+    own = dict(deployed.named_parameters(recurse=False))
+    for name, parameter in trained.named_parameters(recurse=False):
+        if name in own:
+            parameter.copy_(own[name])
+    for name, child in trained.named_children():
+        if isinstance(child, Collapsible):
+            child.take(deployed.get_submodule(name))
+        else:
+            _take_children(child, deployed.get_submodule(name))
 
 
 NETWORK_OPTIONS = tuple(

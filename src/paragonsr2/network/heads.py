@@ -47,6 +47,15 @@ class Fuse(nn.Module):
         weight[:, :width] += torch.eye(width).to(weight)[:, :, None, None]
         return FoldedFuse(weight, self.bias.clone())
 
+    @torch.no_grad()
+    def take(self, deployed: FoldedFuse) -> None:
+        """Become what collapses to ``deployed``."""
+        width = self.weight.shape[0]
+        self.weight.copy_(deployed.folded.weight)
+        self.weight[:, :width] -= torch.eye(width).to(self.weight)[:, :, None, None]
+        self.weight[:, -2 * width : -width] -= self.weight[:, -width:]
+        self.bias.copy_(cast(Tensor, deployed.folded.bias))
+
 
 class FoldedFuse(nn.Module):
     """The deployed form of :class:`Fuse`, with two fewer passes over the features.

@@ -24,7 +24,8 @@ class CollapsibleConv(nn.Module):
 
     The expansion has no bias and the parts are linear, so together they are one 3x3 convolution
     with zero padding. :meth:`kernel` builds it, the training forward runs it, and
-    :meth:`collapsed` returns it for deployment.
+    :meth:`collapsed` returns it for deployment. The hidden width is never below the output width,
+    which would limit the rank of the kernel.
 
     Args:
         in_channels: input width.
@@ -50,7 +51,7 @@ class CollapsibleConv(nn.Module):
         gain: float = 1.0,
     ) -> None:
         super().__init__()
-        hidden = in_channels * expansion
+        hidden = max(in_channels * expansion, out_channels)
         self.expand = nn.Parameter(torch.randn(hidden, in_channels) * in_channels**-0.5)
         self.mix = nn.Parameter(torch.randn(hidden, hidden, 3, 3) * (9 * hidden) ** -0.5)
         self.project = nn.Parameter(torch.randn(out_channels, hidden) * gain * hidden**-0.5)
@@ -81,6 +82,22 @@ class CollapsibleConv(nn.Module):
         conv.bias.copy_(self.bias)  # pyright: ignore[reportOptionalMemberAccess]
         return conv
 
+    @torch.no_grad()
+    def take(self, deployed: nn.Conv2d) -> None:
+        """Become what collapses to ``deployed``.
+
+        Hidden channels that the kernel does not need keep their weights, and start from an output
+        of zero, from where they can learn.
+        """
+        outputs, inputs = deployed.weight.shape[:2]
+        kernel = deployed.weight if self.eye is None else deployed.weight - self.eye
+        self.expand[:inputs] = torch.eye(inputs)
+        self.mix[:outputs] = 0.0
+        self.mix[:outputs, :inputs] = kernel
+        self.project.zero_()
+        self.project[:, :outputs] = torch.eye(outputs)
+        self.bias.copy_(cast(Tensor, deployed.bias))
+
 
 class GlobalMean(nn.Module):
     """``AdaptiveAvgPool2d(1)`` as the mean over height and width, which exports as ReduceMean.
@@ -102,6 +119,9 @@ class GlobalPool(nn.AdaptiveAvgPool2d):
     def collapsed(self) -> GlobalMean:
         """Return the deployed form."""
         return GlobalMean()
+
+    def take(self, deployed: GlobalMean) -> None:
+        """Become what collapses to ``deployed``, which has no weights."""
 
 
 def pad_to_multiple(x: Tensor, multiple: int, before: int = 0) -> Tensor:
@@ -253,6 +273,13 @@ class WideContext(DilatedDepthwise):
         conv.load_state_dict(self.state_dict())
         conv.weight[:, :, tall // 2, wide // 2] += 1.0
         return conv
+
+    @torch.no_grad()
+    def take(self, deployed: DilatedDepthwise) -> None:
+        """Become what collapses to ``deployed``."""
+        tall, wide = self.kernel_size
+        self.load_state_dict(deployed.state_dict())
+        self.weight[:, :, tall // 2, wide // 2] -= 1.0
 
 
 class ChannelGate(nn.Module):

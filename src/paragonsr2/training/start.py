@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from paragonsr2.errors import TrainingError
@@ -16,22 +17,27 @@ def start_from(
 ) -> None:
     """Load the weights of a checkpoint; from another scale, all but the upsampler.
 
+    A checkpoint in deployed form becomes the training form that collapses to it.
+
     Args:
         network: receives the weights, in training form.
-        path: the checkpoint.
+        path: the checkpoint, in training or deployed form.
         options: the section ``[network]``; the checkpoint must be of the same variant.
         log: receives what the checkpoint and the network do not share.
 
     Raises:
-        TrainingError: the checkpoint is in deployed form, or was trained with other options.
+        TrainingError: the checkpoint was trained for INT8, or with other options.
         WeightsError: it is unreadable, or of another variant.
     """
     checkpoint = load_checkpoint(path, arch=options.variant)
-    if checkpoint.description.collapsed:
-        raise TrainingError(
-            f"{path} is in deployed form; start from the checkpoint it was exported from"
-        )
-    old, state = checkpoint.network, network.state_dict()
+    about = checkpoint.description
+    if about.int8:
+        raise TrainingError(f"{path} was trained for INT8; start from what it started from")
+    old = checkpoint.network
+    if about.collapsed:
+        old = replace(about, collapsed=False, expansion=options.expansion).build()
+        old.take(checkpoint.network)
+    state = network.state_dict()
     kept = [key for key in state if key != ALPHA_KEY]
     if old.scale != network.scale:
         kept = [key for key in kept if not key.startswith("upsampler.")]

@@ -316,7 +316,8 @@ def _infer_window(state: State) -> int:
 
 def _infer_expansion(state: State) -> int:
     wide = [v for key, v in state.items() if key.endswith(".expand") and v.ndim == 2]
-    return wide[0].shape[0] // wide[0].shape[1] if wide else 1
+    # Convolutions to more channels than they have inputs are wider than the expansion says.
+    return min((v.shape[0] // v.shape[1] for v in wide), default=1)
 
 
 def load_network(state: State, about: Description, path: Path) -> ParagonSR2:
