@@ -5,9 +5,10 @@
 
 Writes the weights and the catalogue to ``src/paragonsr2/weights/files``, the measured quality to
 ``results/quality`` and the model cards to ``docs/models``. The catalogue repeats the quality
-because an installed package has no ``results``; a test keeps both equal. Models of other kinds than
-fidelity are stored as float16, at half the size; the wheel has to stay small. A checkpoint that was
-trained for INT8 joins the bundled model that it started from, as one more file.
+because an installed package has no ``results``; a test keeps both equal. The wheel has to stay
+small: models of other kinds than fidelity are stored as float16, at half the size, and
+``--deployed`` stores a network in deployed form, from which it can be trained further as well. A
+checkpoint that was trained for INT8 joins the bundled model that it started from, as one more file.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--licence", default="MIT")
     parser.add_argument("--recipe", required=True, help="name of its configuration in configs/")
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--deployed", action="store_true", help="store the deployed form")
     options = parser.parse_args()
 
     checkpoint = load_checkpoint(options.checkpoint)
@@ -106,7 +108,10 @@ def main() -> None:
         for kind, proof in zip(("onnx", "onnx_fp16"), proofs, strict=True):
             shutil.copyfile(proof.path, files[kind])
             print(f"{proof.precision}: worst {proof.worst.psnr:.1f} dB on {proof.worst.name}")
-    save_checkpoint(files["safetensors"], checkpoint.network, about.variant, training, dtype=dtype)
+    stored = checkpoint.network
+    if options.deployed and not stored.is_collapsed:
+        stored = stored.collapse()
+    save_checkpoint(files["safetensors"], stored, about.variant, training, dtype=dtype)
     cost = network_cost(checkpoint.network)
     entry = {
         "variant": about.variant,
