@@ -1,6 +1,7 @@
 """Time one training step for the configurations that can be trained on a CPU.
 
     python benchmark/training_steps.py [--before COMMIT] [--only NAME ...] [--result FILE]
+    python benchmark/training_steps.py --profile
 
 Writes ``results/speed/training_steps.json``: the median processor time of a few steps after a
 warm-up, on random images and one thread, in float32 and, if the CPU has instructions for it, in
@@ -8,6 +9,9 @@ bfloat16; and the speed of its multiply-adds as a share of a large float32 matri
 Processor time excludes other programs; with more than one thread it is the time that passes, so
 nothing else should run. With ``--before``, an older commit is measured in
 alternation, each tree in its own processes. ``benchmark/loader.py`` measures the data loader.
+
+``--profile`` writes ``results/speed/training_profile.json`` instead: the operations that a step
+spends most time in, and their shares.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from paragonsr2.measure.cost import network_cost
 from paragonsr2.measure.machine import write_result
@@ -38,6 +43,9 @@ except ModuleNotFoundError:  # this file also runs on older trees, where it was 
 
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "results" / "speed" / "training_steps.json"
+PROFILE = ROOT / "results" / "speed" / "training_profile.json"
+#: Operations of a profile, and the steps that it watches.
+OPERATIONS, WATCHED = 6, 5
 #: Number of timed steps per process, by configuration.
 RUNS = {
     "realtime_x2_lines": 16,
@@ -85,6 +93,16 @@ def seconds_per_step(trainer: Trainer, count: int) -> float:
     return statistics.median(times[2:])
 
 
+def shares(trainer: Trainer) -> dict[str, float]:
+    """The operations that take most of a step, and their shares of its time."""
+    seconds_per_step(trainer, 1)
+    with profile(activities=[ProfilerActivity.CPU]) as watched:
+        seconds_per_step(trainer, WATCHED)
+    times = {row.key: row.self_cpu_time_total for row in watched.key_averages()}
+    longest = sorted(times, key=lambda key: -times[key])[:OPERATIONS]
+    return {key: round(times[key] / sum(times.values()), 3) for key in longest}
+
+
 def in_a_process(root: Path, name: str, precision: str, threads: int) -> float:
     """Run :func:`seconds_per_step` in a process of its own, with the code in ``root``."""
     command = [sys.executable, __file__, "--child", str(root), name, precision, str(threads)]
@@ -130,12 +148,23 @@ def main() -> None:
     )
     parser.add_argument("--result", type=Path, default=RESULT)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--profile", action="store_true", help="what a step's time goes into")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         root, name, precision, threads = options.child
         trainer = timed_trainer(Path(root), name, precision, int(threads))
         print(seconds_per_step(trainer, RUNS[name]))
+        return
+    if options.profile:
+        torch.set_num_threads(options.threads)
+        precision = "bf16" if _bfloat16() else "fp32"
+        steps = {
+            name: shares(timed_trainer(ROOT, name, precision, options.threads))
+            for name in options.only or RUNS
+        }
+        about = {"threads": options.threads, "precision": precision}
+        write_result(PROFILE, {**about, "shares": steps})
         return
     with tempfile.TemporaryDirectory() as folder:
         before = Path(folder) / "before" if options.before else None
