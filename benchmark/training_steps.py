@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -98,9 +99,9 @@ def shares(trainer: Trainer) -> dict[str, float]:
     seconds_per_step(trainer, 1)
     with profile(activities=[ProfilerActivity.CPU]) as watched:
         seconds_per_step(trainer, WATCHED)
-    times = {row.key: row.self_cpu_time_total for row in watched.key_averages()}
-    longest = sorted(times, key=lambda key: -times[key])[:OPERATIONS]
-    return {key: round(times[key] / sum(times.values()), 3) for key in longest}
+    times: dict[str, float] = {row.key: row.self_cpu_time_total for row in watched.key_averages()}
+    longest = sorted(times.items(), key=itemgetter(1), reverse=True)[:OPERATIONS]
+    return {key: round(taken / sum(times.values()), 3) for key, taken in longest}
 
 
 def in_a_process(root: Path, name: str, precision: str, threads: int) -> float:
