@@ -18,23 +18,8 @@ from measure_overshoot import Graphic, Model, bundled, distances, graphics, scal
 #: output pixels, by scale.
 LIMIT, BEYOND = 3.0, {2: 6, 3: 9, 4: 12, 8: 24}
 
-#: What the bundled files reach today (results/quality/overshoot.json). Weights that are trained
-#: anew must pass: a file that does so fails here until it is taken off the list.
-TODAY = {
-    "paragonsr2_realtime_x3_fidelity_fp32.onnx": 3.1,
-    "paragonsr2_realtime_x4_fidelity_fp32.onnx": 4.0,
-    "paragonsr2_realtime_x8_fidelity_fp32.onnx": 5.9,
-}
 
-
-def marked(path):
-    reached = TODAY.get(path.name)
-    reason = f"leaves {reached} of 255"
-    marks = [] if reached is None else [pytest.mark.xfail(reason=reason, strict=True)]
-    return pytest.param(path, id=path.stem, marks=marks)
-
-
-@pytest.mark.parametrize("path", [marked(path) for path in bundled()])
+@pytest.mark.parametrize("path", bundled(), ids=lambda path: path.stem)
 def test_the_ground_around_hard_edges_stays_flat(path):
     model = onnx.load(path)
     scale = scale_of(model)
