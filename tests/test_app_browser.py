@@ -118,7 +118,8 @@ def test_several_files_each_have_a_state_and_come_in_one_zip(page, tmp_path, pag
     before = len(page_service.files())
     row(page, "one.png").locator(".remove").click()
     assert page.locator("#files li").count() == 4
-    while len(page_service.files()) != before - 1:
+    # The folder of the download may go meanwhile, too.
+    while len(page_service.files()) >= before:
         pass
 
 
@@ -258,6 +259,7 @@ def test_who_leaves_takes_only_his_own_files_along(visit, page_service):
     stays = other.get_attribute("#download", "href")
     before = len(page_service.files())
     mine.goto("about:blank")
-    while len(page_service.files()) != before - 1:
+    # The folder of the download may go meanwhile, too.
+    while len(page_service.files()) >= before:
         pass
     assert page_service.get(f"/{stays}").status_code == 200
