@@ -42,8 +42,8 @@ from paragonsr2.weights.store import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "results" / "perceptual" / "discriminator_proof.json"
-#: Where the weights of the first seed are kept.
-RUNS = ROOT / "runs" / "discriminator_proof"
+#: Where the weights of the first seed are kept until the sheet is drawn, on whatever machine.
+RUNS = ROOT / "training_state" / "discriminator_proof"
 #: What :func:`distance` averages.
 DISTANCES = (
     "log_spectral_distance_db",
