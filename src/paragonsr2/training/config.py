@@ -374,6 +374,9 @@ class LossConfig(_Section):
     allow_download: bool = Field(
         False, description="download the weights of lpips and dists if they are not cached"
     )
+    efficientnet: LossTerm | None = Field(
+        None, description="squared distance in the features of EfficientNet-Lite2"
+    )
     artefact: LossTerm | None = Field(None, description="L1 where an artefact is likely (LDL)")
     features: LossTerm | None = Field(None, description="L1 of the discriminator's features")
     adversarial: AdversarialTerm | None = None

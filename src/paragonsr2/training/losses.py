@@ -18,7 +18,7 @@ from paragonsr2.training.loss_terms import (
     MsSsimLoss,
     PixelLoss,
 )
-from paragonsr2.training.perceptual import METRIC_WEIGHTS, PyiqaLoss
+from paragonsr2.training.perceptual import METRIC_WEIGHTS, EfficientNetLoss, PyiqaLoss
 
 #: Terms that compare two pictures, by their key in ``[loss]``.
 PAIR_TERMS: dict[str, Callable[[Any], nn.Module]] = {
@@ -55,7 +55,7 @@ class GeneratorLosses(nn.Module):
         log: receives which pretrained weights are used or downloaded.
 
     Raises:
-        MissingExtraError: a term needs pyiqa, which is not installed.
+        MissingExtraError: a term needs a network that is not installed.
         TrainingError: its weights are missing and may not, or cannot, be downloaded.
     """
 
@@ -74,6 +74,8 @@ class GeneratorLosses(nn.Module):
         for name in METRIC_WEIGHTS:
             if config.term(name) is not None:
                 self.pairs[name] = PyiqaLoss(name, device, config.allow_download, log)
+        if config.efficientnet is not None:
+            self.pairs["efficientnet"] = EfficientNetLoss(device)
         self.artefact = None if config.artefact is None else ArtefactLoss()
 
     @property
