@@ -16,6 +16,32 @@ import torch
 from paragonsr2.weights.store import load_checkpoint, save_checkpoint
 
 
+def blend(faithful: Path, crisp: Path, share: float, output: Path) -> None:
+    """Write a blend of two checkpoints.
+
+    Args:
+        faithful: checkpoint.
+        crisp: checkpoint of the same network; the blend takes its description.
+        share: of ``crisp``, 0..1.
+        output: path of the blend.
+
+    Raises:
+        ValueError: the checkpoints are of different networks.
+    """
+    first, second = load_checkpoint(faithful), load_checkpoint(crisp)
+    if first.description != second.description:
+        raise ValueError("the checkpoints are of different networks")
+    theirs = second.network.state_dict()
+    blended = {
+        key: torch.lerp(value, theirs[key], share) if value.is_floating_point() else value
+        for key, value in first.network.state_dict().items()
+    }
+    first.network.load_state_dict(blended)
+    rest = f"{1 - share:g} of {faithful.name}"
+    training = {**second.training, "blend": f"{share:g} of it and {rest}"}
+    save_checkpoint(output, first.network, first.description.variant, training)
+
+
 def main() -> None:
     """Write the blend."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -24,18 +50,10 @@ def main() -> None:
     parser.add_argument("--share", type=float, required=True, help="of the second, 0..1")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
-    first, second = load_checkpoint(options.faithful), load_checkpoint(options.crisp)
-    if first.description != second.description:
-        parser.error("the checkpoints are of different networks")
-    theirs = second.network.state_dict()
-    blended = {
-        key: torch.lerp(value, theirs[key], options.share) if value.is_floating_point() else value
-        for key, value in first.network.state_dict().items()
-    }
-    first.network.load_state_dict(blended)
-    rest = f"{1 - options.share:g} of {options.faithful.name}"
-    training = {**second.training, "blend": f"{options.share:g} of it and {rest}"}
-    save_checkpoint(options.output, first.network, first.description.variant, training)
+    try:
+        blend(options.faithful, options.crisp, options.share, options.output)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
