@@ -23,6 +23,8 @@ METRIC_WEIGHTS = {
 
 #: Blocks of EfficientNet-Lite2 that are compared: the last of each resolution, and the last of all.
 STAGES = (0, 3, 6, 14, 20)
+#: Places that the pixel grid may have against the network's, in both directions.
+SHIFTS = 8
 #: Mean and deviation of the channels that classifiers of photographs are trained with.
 CHANNEL_MEANS, CHANNEL_DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -106,6 +108,10 @@ class EfficientNetLoss(PairLoss):
     The network was trained to classify photographs. Its weights come inside a package, so that
     nothing has to be downloaded by a run.
 
+    Its convolutions halve the picture, and see the pixels of one phase only. Pictures made by a
+    shuffle of pixels have phases, too. Where both grids always lay alike, the generator learned a
+    pattern of dots for the sake of the features; so each pair is shifted at random before.
+
     Args:
         device: where to compute.
 
@@ -153,6 +159,8 @@ class EfficientNetLoss(PairLoss):
 
     def distance(self, sr: Tensor, hr: Tensor) -> Tensor:
         """See the class; in float32, as its weights are."""
+        rows, columns = (int(n) for n in torch.randint(SHIFTS, (2,)))
+        sr, hr = sr[..., rows:, columns:], hr[..., rows:, columns:]
         with torch.no_grad():
             targets = self.features(hr)
         pairs = zip(self.features(sr), targets, strict=True)
