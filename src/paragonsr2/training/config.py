@@ -348,6 +348,12 @@ class PixelTerm(LossTerm):
     luma: float = Field(0.0, ge=0.0, le=1.0, description="share of the term taken on luma")
 
 
+class GridTerm(LossTerm):
+    """Distance of the local means of the pixels of each phase, which a regular pattern moves."""
+
+    period: int = Field(4, ge=2, le=8, description="of the pattern, in pixels: usually the scale")
+
+
 class AdversarialTerm(LossTerm):
     """The adversarial loss; see ``[discriminator]``."""
 
@@ -376,6 +382,9 @@ class LossConfig(_Section):
     )
     efficientnet: LossTerm | None = Field(
         None, description="squared distance in the features of EfficientNet-Lite2"
+    )
+    grid: GridTerm | None = Field(
+        None, description="L1 of the local means of each phase: no pattern of the pixel shuffle"
     )
     artefact: LossTerm | None = Field(None, description="L1 where an artefact is likely (LDL)")
     features: LossTerm | None = Field(None, description="L1 of the discriminator's features")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from paragonsr2.errors import TrainingError
 from paragonsr2.measure.quality import LUMA_WEIGHTS
-from paragonsr2.training.config import PixelTerm
+from paragonsr2.training.config import GridTerm, PixelTerm
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -164,6 +164,33 @@ class GradientLoss(PairLoss):
         """See the class."""
         error = sr - hr
         return 0.5 * (error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean())
+
+
+class GridLoss(PairLoss):
+    """L1 of the local means of the pixels at each place of a grid.
+
+    A pixel shuffle makes every pixel of a cell by a filter of its own, so that it can draw a
+    regular pattern of dots, which losses on features or spectra may reward as texture. Real texture
+    does not follow the grid: its means over :attr:`WINDOW` cells are alike for all places.
+
+    Args:
+        config: the period of the grid in pixels, by which the sides of the crops are divisible.
+    """
+
+    WINDOW = 8
+
+    def __init__(self, config: GridTerm) -> None:
+        super().__init__()
+        self.period = config.period
+
+    def distance(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """See the class."""
+        phases = F.pixel_unshuffle(sr - hr, self.period)
+        window = min(self.WINDOW, *phases.shape[-2:])
+        means = F.avg_pool2d(phases, window, stride=max(1, window // 2)).unflatten(
+            1, (sr.shape[1], self.period**2)
+        )
+        return (means - means.mean(dim=2, keepdim=True)).abs().mean()
 
 
 class ArtefactLoss(nn.Module):

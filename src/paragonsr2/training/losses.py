@@ -15,6 +15,7 @@ from paragonsr2.training.loss_terms import (
     ArtefactLoss,
     FrequencyLoss,
     GradientLoss,
+    GridLoss,
     MsSsimLoss,
     PixelLoss,
 )
@@ -27,6 +28,7 @@ PAIR_TERMS: dict[str, Callable[[Any], nn.Module]] = {
     "ms_ssim": lambda _: MsSsimLoss(),
     "frequency": lambda _: FrequencyLoss(),
     "gradient": lambda _: GradientLoss(),
+    "grid": GridLoss,
 }
 
 
