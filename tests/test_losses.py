@@ -10,11 +10,12 @@ from torch import nn
 from torch.autograd import gradcheck
 
 from paragonsr2.errors import MissingExtraError, TrainingError
-from paragonsr2.training.config import LossConfig, LossTerm, PixelTerm
+from paragonsr2.training.config import GridTerm, LossConfig, LossTerm, PixelTerm
 from paragonsr2.training.loss_terms import (
     ArtefactLoss,
     FrequencyLoss,
     GradientLoss,
+    GridLoss,
     MsSsimLoss,
     PixelLoss,
     artefact_map,
@@ -54,6 +55,7 @@ LOSSES = {
     "ms_ssim": MsSsimLoss(),
     "frequency": FrequencyLoss(),
     "gradient": GradientLoss(),
+    "grid": GridLoss(GridTerm(period=4)),
     # The average lags behind the live generator: it is further off.
     "artefact": lambda sr, hr: ArtefactLoss()(sr, hr, hr + 0.9 * (sr - hr)),
     "features": lambda sr, hr: feature_matching(features(hr), features(sr)),
@@ -122,6 +124,16 @@ def test_ms_ssim_and_frequency_see_what_they_should():
     assert float(FrequencyLoss()(rolled, hr)) == pytest.approx(0, abs=1e-3)
     blurred = nn.functional.avg_pool2d(sr, 3, stride=1, padding=1)
     assert float(FrequencyLoss()(blurred, sr)) > 0.5
+
+
+def test_grid_sees_a_pattern_of_dots_and_not_a_texture_or_a_shade():
+    _, hr = pictures(96)
+    dots = torch.zeros_like(hr)
+    dots[..., ::4, ::4] = 0.1
+    texture = dots.flatten()[torch.randperm(dots.numel())].view_as(dots)
+    loss = GridLoss(GridTerm(period=4))
+    assert float(loss(hr + texture, hr)) < 0.5 * float(loss(hr + dots, hr))
+    assert float(loss(hr + 0.1, hr)) == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["l1", "charbonnier", "mse", "psnr"])

@@ -174,7 +174,7 @@ class GridLoss(PairLoss):
     does not follow the grid: its means over :attr:`WINDOW` cells are alike for all places.
 
     Args:
-        config: the period of the grid in pixels, by which the sides of the crops are divisible.
+        config: the period of the grid in pixels.
     """
 
     WINDOW = 8
@@ -185,7 +185,8 @@ class GridLoss(PairLoss):
 
     def distance(self, sr: Tensor, hr: Tensor) -> Tensor:
         """See the class."""
-        phases = F.pixel_unshuffle(sr - hr, self.period)
+        height, width = (side - side % self.period for side in sr.shape[-2:])
+        phases = F.pixel_unshuffle((sr - hr)[..., :height, :width], self.period)
         window = min(self.WINDOW, *phases.shape[-2:])
         means = F.avg_pool2d(phases, window, stride=max(1, window // 2)).unflatten(
             1, (sr.shape[1], self.period**2)
