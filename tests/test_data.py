@@ -247,6 +247,18 @@ def test_pictures_are_drawn_by_area_and_weight():
     np.testing.assert_allclose(drawn, [1 / 6, 2 / 6, 3 / 6], atol=0.03)
 
 
+def test_grain_is_the_noise_of_one_crop_in_four_and_of_no_original():
+    grey = [Pair("grey", np.full((64, 64, 3), 128, np.uint8), np.full((32, 32, 3), 128, np.uint8))]
+    sampler = CropSampler(grey, 2, 32, seed=0, grain=3.0)
+    lr, hr = sampler.batch(3, range(16))
+    assert (hr == 128).all()
+    deviations = lr.std(axis=(1, 2, 3))
+    assert (deviations[np.arange(16) % 4 != 0] == 0).all()
+    assert 0 < deviations[::4].max() < 3.5
+    again, _ = sampler.batch(3, range(8, 12))
+    np.testing.assert_array_equal(again, lr[8:12])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

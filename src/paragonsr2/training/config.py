@@ -137,6 +137,13 @@ class DataConfig(_Section):
         description="number of drawn pictures to validate on, the same in every run; scored "
         "separately, so they do not choose the best checkpoint",
     )
+    grain: float = Field(
+        0.0,
+        ge=0.0,
+        le=50.0,
+        description="largest deviation, of 255, of the noise that every fourth low-resolution crop "
+        "gets, so that the noise of a camera on flat ground is not sharpened",
+    )
     patch: Positive = Field(48, description="side of a crop in low-resolution pixels")
     batch: Positive = Field(16, description="crops per step, over all processes")
     grow: list[Growth] = Field(

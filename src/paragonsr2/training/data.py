@@ -85,6 +85,8 @@ class Place:
 
 #: Number of rows of a batch that are degraded together.
 GROUP = 8
+#: Every how many rows one gets noise, where a run asks for it.
+GRAINY = 4
 
 
 class Degradation(Protocol):
@@ -119,6 +121,8 @@ class CropSampler:
         seed: of the run.
         degradation: makes the low resolution; None takes that of the pictures.
         clean: probability that a crop is not degraded.
+        grain: largest deviation, of 255, of the noise that one of :data:`GRAINY` low-resolution
+            crops gets.
     """
 
     def __init__(
@@ -129,9 +133,10 @@ class CropSampler:
         seed: int,
         degradation: Degradation | None = None,
         clean: float = 0.0,
+        grain: float = 0.0,
     ) -> None:
         self.pictures, self.scale, self.patch, self.seed = pictures, scale, patch, seed
-        self.degradation, self.clean = degradation, clean
+        self.degradation, self.clean, self.grain = degradation, clean, grain
         self.cumulative = np.cumsum(shares(pictures))
 
     def batch(self, step: int, rows: range, patch: int | None = None) -> tuple[Pixels8, Pixels8]:
@@ -159,6 +164,10 @@ class CropSampler:
             for index, pair in zip(mine, crops, strict=True):
                 turn = int(draws[index, 3] * 8)
                 lr[index], hr[index] = (_turned(crop, turn) for crop in pair)
+        if self.grain:
+            for index, row in enumerate(rows):
+                if row % GRAINY == 0:
+                    lr[index] = _grainy(lr[index], self.grain, generator(self.seed, 8, row, step))
         return lr, hr
 
     def _place(self, side: int, which: float, down: float, right: float) -> Place:
@@ -189,6 +198,12 @@ class CropSampler:
             made.get(index) or place.picture.crop(place.y, place.x, place.side, place.side)
             for index, place in enumerate(places)
         ]
+
+
+def _grainy(lr: Pixels8, grain: float, rng: np.random.Generator) -> Pixels8:
+    """``lr`` with the noise of a camera, of a deviation up to ``grain``."""
+    noisy = lr + rng.normal(0.0, rng.uniform(0.0, grain), lr.shape)
+    return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
 
 
 def generator(seed: int, purpose: int, row: int, step: int) -> np.random.Generator:

@@ -96,8 +96,9 @@ class _Preparation:
             [degrade(pair) for pair in self._drawn(self.data.val_drawn, VALIDATION_SEED)],
         )
         sampler = CropSampler(
-            pictures, self.scale, self.data.patch, self.run.seed, degradation, self.settings.clean
-        )
+            pictures, self.scale, self.data.patch, self.run.seed, degradation, self.settings.clean,
+            self.data.grain,
+        )  # fmt: skip
         return sampler, val
 
     def _training_pictures(self) -> list[Picture]:
