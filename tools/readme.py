@@ -332,24 +332,6 @@ def strength() -> str:
     return rows(*lines)
 
 
-def crisp() -> str:
-    """Models for the eye beside the faithful ones that they started from."""
-    lines = [["model", "PSNR-Y, dB", "spectrum, dB", "EfficientNet-Lite0", "text detector", "NIQE"]]
-    for path in ("perceptual/strength_realtime_x2.json", "perceptual/strength_x2.json"):
-        result = load(path)
-        ends = {0: result["model"].partition(":")[0], 1: result["model"]}
-        lines += [
-            [
-                ends[row["strength"]], decibel(row["psnr_y"]),
-                f"{row['log_spectral_distance_db']:.2f}",
-                f"{row['efficientnet_lite0_distance']:.3f}",
-                f"{row['text_detector_distance']:.4f}", f"{row['niqe']:.1f}",
-            ]
-            for row in result["rows"] if row["strength"] in ends
-        ]  # fmt: skip
-    return rows(*lines)
-
-
 def drawings() -> str:
     """Pictures drawn by code."""
     models = ("bicubic", "realtime", "realtime:art", _PEER.format(2))
@@ -423,7 +405,6 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/decisions/0003-munet.md": {"discriminators": discriminators},
     "docs/decisions/0015-for-the-eye.md": {"eye": eye, "strength": strength, "drawings": drawings},
     "docs/decisions/0016-for-the-eye-at-x4.md": {"eye": lambda: eye(4)},
-    "docs/decisions/0018-nearer-in-features.md": {"crisp": crisp},
 }
 
 
