@@ -290,6 +290,7 @@ def test_features_of_a_classifier_are_a_distance_that_learns_nothing_itself():
     report = losses(0, sr.bfloat16(), hr)
     halfway = losses(0, 0.5 * (sr + hr), hr)
     assert 0.0 < halfway.total.item() < report.total.item()
+    assert losses(0, sr.bfloat16(), hr).total.item() == report.total.item()
     report.total.backward()
     assert sr.grad.abs().sum() > 0
     assert not any(p.requires_grad for p in losses.parameters())

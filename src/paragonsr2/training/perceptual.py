@@ -109,8 +109,8 @@ class EfficientNetLoss(PairLoss):
     nothing has to be downloaded by a run.
 
     Its convolutions halve the picture, and see the pixels of one phase only. Pictures made by a
-    shuffle of pixels have phases, too. Where both grids always lay alike, the generator learned a
-    pattern of dots for the sake of the features; so each pair is shifted at random before.
+    shuffle of pixels have phases, too. So each pair is shifted before, lest the generator learn a
+    pattern that pays only where both grids lie alike.
 
     Args:
         device: where to compute.
@@ -159,7 +159,9 @@ class EfficientNetLoss(PairLoss):
 
     def distance(self, sr: Tensor, hr: Tensor) -> Tensor:
         """See the class; in float32, as its weights are."""
-        rows, columns = (int(n) for n in torch.randint(SHIFTS, (2,)))
+        # From the originals, as if at random: a resumed run shifts them by the same.
+        total = int((hr * 255.0).round().double().sum())
+        rows, columns = total % SHIFTS, total // SHIFTS % SHIFTS
         sr, hr = sr[..., rows:, columns:], hr[..., rows:, columns:]
         with torch.no_grad():
             targets = self.features(hr)
