@@ -421,6 +421,12 @@ class LossConfig(_Section):
                 raise PydanticCustomError("loss", "no term counts after step {end}", {"end": end})
         return self
 
+    @property
+    def perceptual(self) -> bool:
+        """Whether a term judges how a picture looks, beyond its pixels."""
+        judges = (self.adversarial, self.lpips, self.dists, self.efficientnet)
+        return any(term is not None for term in judges)
+
     def term(self, name: str) -> LossTerm | None:
         """The term with this key; None if it is off."""
         term = getattr(self, name)

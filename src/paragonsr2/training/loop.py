@@ -95,7 +95,7 @@ class Trainer:
             start_from(network, net.pretrain, net, self.log)
         if net.int8:
             network = to_int8(network)
-        self._check_alpha(net, perceptual=config.loss.adversarial is not None)
+        self._check_alpha(net, perceptual=config.loss.perceptual)
         network.set_checkpointing(net.checkpointing)
         self.network = channels_last(network.to(device))
         self.ema = Ema(self.network, config.schedule.ema)
