@@ -10,9 +10,10 @@ from torch import nn
 from torch.autograd import gradcheck
 
 from paragonsr2.errors import MissingExtraError, TrainingError
-from paragonsr2.training.config import GridTerm, LossConfig, LossTerm, PixelTerm
+from paragonsr2.training.config import BlockTerm, GridTerm, LossConfig, LossTerm, PixelTerm
 from paragonsr2.training.loss_terms import (
     ArtefactLoss,
+    BlockLoss,
     FrequencyLoss,
     GradientLoss,
     GridLoss,
@@ -56,6 +57,7 @@ LOSSES = {
     "frequency": FrequencyLoss(),
     "gradient": GradientLoss(),
     "grid": GridLoss(GridTerm(period=4)),
+    "blocks": BlockLoss(BlockTerm(period=8)),
     # The average lags behind the live generator: it is further off.
     "artefact": lambda sr, hr: ArtefactLoss()(sr, hr, hr + 0.9 * (sr - hr)),
     "features": lambda sr, hr: feature_matching(features(hr), features(sr)),
@@ -134,6 +136,22 @@ def test_grid_sees_a_pattern_of_dots_and_not_a_texture_or_a_shade():
     loss = GridLoss(GridTerm(period=4))
     assert float(loss(hr + texture, hr)) < 0.5 * float(loss(hr + dots, hr))
     assert float(loss(hr + 0.1, hr)) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("start", [0, 5])
+def test_blocks_are_seen_wherever_the_crop_begins(start):
+    _, hr = pictures(96)
+    generator = torch.Generator().manual_seed(4)
+    levels = 0.1 * torch.randn(1, 1, 14, 14, generator=generator)
+    blocks = levels.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
+    blocks = blocks[..., start : start + 96, start : start + 96]
+    texture = torch.randn(1, 1, 96, 96, generator=generator)
+    texture *= blocks.diff().abs().mean() / texture.diff().abs().mean()
+    loss = BlockLoss(BlockTerm(period=8))
+    assert float(loss(hr + texture, hr)) < 0.5 * float(loss(hr + blocks, hr))
+    assert float(loss(hr + 0.1, hr)) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(TrainingError, match=r"data\.patch"):
+        loss(hr[..., :8], hr[..., :8])
 
 
 @pytest.mark.parametrize("kind", ["l1", "charbonnier", "mse", "psnr"])

@@ -331,9 +331,10 @@ def test_no_room_for_a_record_is_said(tmp_path, which):
 
 def _no_room(journal, tmp_path, which):
     files = {"tensorboard": next((tmp_path / "tensorboard").iterdir())}
-    full = files.get(which, tmp_path / which)
-    full.unlink(missing_ok=True)
+    full = tmp_path / "full"
     full.symlink_to("/dev/full")
+    # One step: TensorBoard's thread would make an absent file anew.
+    full.replace(files.get(which, tmp_path / which))
     record = functools.partial(journal.training, 1, {"loss": 0.1})
     if which == "validation.jsonl":
         record = functools.partial(journal.validation, 1, {"psnr_y": 30.0}, [])

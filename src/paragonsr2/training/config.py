@@ -361,6 +361,14 @@ class GridTerm(LossTerm):
     period: int = Field(4, ge=2, le=8, description="of the pattern, in pixels: usually the scale")
 
 
+class BlockTerm(LossTerm):
+    """Distance of the steps at the borders of blocks, which a picture stored as JPEG has."""
+
+    period: int = Field(
+        16, ge=8, le=64, description="side of a block in the output: 8 times the scale for JPEG"
+    )
+
+
 class AdversarialTerm(LossTerm):
     """The adversarial loss; see ``[discriminator]``."""
 
@@ -392,6 +400,9 @@ class LossConfig(_Section):
     )
     grid: GridTerm | None = Field(
         None, description="L1 of the local means of each phase: no pattern of the pixel shuffle"
+    )
+    blocks: BlockTerm | None = Field(
+        None, description="L1 of the steps at each place of a grid: no blocks are left of a JPEG"
     )
     artefact: LossTerm | None = Field(None, description="L1 where an artefact is likely (LDL)")
     features: LossTerm | None = Field(None, description="L1 of the discriminator's features")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from paragonsr2.errors import TrainingError
 from paragonsr2.measure.quality import LUMA_WEIGHTS
-from paragonsr2.training.config import GridTerm, PixelTerm
+from paragonsr2.training.config import BlockTerm, GridTerm, PixelTerm
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -192,6 +192,44 @@ class GridLoss(PairLoss):
             1, (sr.shape[1], self.period**2)
         )
         return (means - means.mean(dim=2, keepdim=True)).abs().mean()
+
+
+class BlockLoss(PairLoss):
+    """L1 of how much larger the steps between neighbours are at each place of a grid of blocks.
+
+    Where a picture was stored in blocks, the steps at one place of the grid stand out, in both
+    directions; in an original none does. Which place it is does not matter, so crops may begin
+    anywhere.
+
+    Args:
+        config: the side of a block in high-resolution pixels.
+    """
+
+    def __init__(self, config: BlockTerm) -> None:
+        super().__init__()
+        self.period = config.period
+
+    def distance(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """See the class.
+
+        Raises:
+            TrainingError: the crops are not larger than a block.
+        """
+        if min(sr.shape[-2:]) <= self.period:
+            raise TrainingError(
+                f"loss.blocks needs crops of more than {self.period} high-resolution pixels, "
+                f"not {min(sr.shape[-2:])}; raise data.patch or remove it"
+            )
+        columns = (self._excess(sr) - self._excess(hr)).abs().mean()
+        rows = (self._excess(sr.mT) - self._excess(hr.mT)).abs().mean()
+        return 0.5 * (columns + rows)
+
+    def _excess(self, x: Tensor) -> Tensor:
+        """Mean step at each place of a row of the grid less that of all: ``(B, period)``."""
+        steps = x.diff(dim=-1).abs().mean(dim=(1, 2))
+        whole = steps.shape[-1] // self.period * self.period
+        places = steps[:, :whole].unflatten(1, (-1, self.period)).mean(dim=1)
+        return places - places.mean(dim=1, keepdim=True)
 
 
 class ArtefactLoss(nn.Module):

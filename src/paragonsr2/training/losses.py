@@ -13,6 +13,7 @@ from paragonsr2.errors import TrainingError
 from paragonsr2.training.config import LossConfig, LossTerm
 from paragonsr2.training.loss_terms import (
     ArtefactLoss,
+    BlockLoss,
     FrequencyLoss,
     GradientLoss,
     GridLoss,
@@ -29,6 +30,7 @@ PAIR_TERMS: dict[str, Callable[[Any], nn.Module]] = {
     "frequency": lambda _: FrequencyLoss(),
     "gradient": lambda _: GradientLoss(),
     "grid": GridLoss,
+    "blocks": BlockLoss,
 }
 
 
