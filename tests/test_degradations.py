@@ -14,10 +14,10 @@ from paragonsr2.measure.quality import luma, psnr, shrink
 from paragonsr2.training import video_degradation
 from paragonsr2.training.blind_cache import BlindCache
 from paragonsr2.training.clip_cache import ClipCache
-from paragonsr2.training.config import BlindConfig, CodecConfig
 from paragonsr2.training.config_file import load_config
 from paragonsr2.training.data import CropSampler, Pair, Place
 from paragonsr2.training.dataset import prepare
+from paragonsr2.training.degradation_config import BlindConfig, CodecConfig
 from paragonsr2.training.degradations import (
     BlindDegradation,
     blur_kernel,

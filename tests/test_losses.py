@@ -10,7 +10,7 @@ from torch import nn
 from torch.autograd import gradcheck
 
 from paragonsr2.errors import MissingExtraError, TrainingError
-from paragonsr2.training.config import BlockTerm, GridTerm, LossConfig, LossTerm, PixelTerm
+from paragonsr2.training.loss_config import BlockTerm, GridTerm, LossConfig, LossTerm, PixelTerm
 from paragonsr2.training.loss_terms import (
     ArtefactLoss,
     BlockLoss,

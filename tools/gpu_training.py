@@ -40,8 +40,9 @@ from paragonsr2.files import write_atomic
 from paragonsr2.measure.quality import LUMA_WEIGHTS
 from paragonsr2.network.generator import ParagonSR2, build, channels_last
 from paragonsr2.network.layers import CollapsibleConv, DilatedDepthwise
-from paragonsr2.training.config import NetworkConfig, PixelTerm
+from paragonsr2.training.config import NetworkConfig
 from paragonsr2.training.drawn import VALIDATION_SEED, draw_pair, draw_picture
+from paragonsr2.training.loss_config import PixelTerm
 from paragonsr2.training.loss_terms import PixelLoss
 from paragonsr2.training.optimizer import UPDATE_RMS, is_matrix, orthogonalised
 from paragonsr2.training.pictures import list_images

@@ -33,8 +33,8 @@ from paragonsr2.arrays.pixels import Pixels8, to_8_bits
 from paragonsr2.images.reading import read_picture
 from paragonsr2.measure.machine import write_result
 from paragonsr2.measure.quality import crop_to_multiple, score, shrink
-from paragonsr2.training.config import BlindConfig
 from paragonsr2.training.data import Pair
+from paragonsr2.training.degradation_config import BlindConfig
 from paragonsr2.training.degradations import BlindDegradation
 from paragonsr2.training.drawn import draw_picture
 from paragonsr2.training.pictures import list_images

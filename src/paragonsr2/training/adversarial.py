@@ -13,7 +13,8 @@ from torch.nn.utils import parametrize
 
 from paragonsr2.errors import OptionError
 from paragonsr2.network.discriminator import MIN_SIDE, MUNet
-from paragonsr2.training.config import AdversarialTerm, DiscriminatorConfig
+from paragonsr2.training.config import DiscriminatorConfig
+from paragonsr2.training.loss_config import AdversarialTerm
 from paragonsr2.training.loss_terms import feature_matching
 from paragonsr2.variants import Variant
 

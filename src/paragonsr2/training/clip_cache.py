@@ -7,8 +7,8 @@ from pathlib import Path
 
 from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.errors import TrainingError
-from paragonsr2.training.config import CodecConfig
 from paragonsr2.training.data import Picture
+from paragonsr2.training.degradation_config import CodecConfig
 from paragonsr2.training.region_cache import RegionCache
 from paragonsr2.training.video_degradation import (
     LEAST_SIDE,

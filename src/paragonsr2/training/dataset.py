@@ -12,9 +12,10 @@ from paragonsr2.errors import TrainingError
 from paragonsr2.measure.quality import shrink
 from paragonsr2.training.blind_cache import BlindCache
 from paragonsr2.training.clip_cache import ClipCache
-from paragonsr2.training.config import DataConfig, DegradationConfig, Folder, RunConfig
+from paragonsr2.training.config import DataConfig, Folder, RunConfig
 from paragonsr2.training.config_file import check_folders
 from paragonsr2.training.data import CropSampler, Degradation, Pair, Picture
+from paragonsr2.training.degradation_config import DegradationConfig
 from paragonsr2.training.degradations import BlindDegradation, margin
 from paragonsr2.training.drawn import SIDE, VALIDATION_SEED, draw_pair, draw_picture
 from paragonsr2.training.pictures import (

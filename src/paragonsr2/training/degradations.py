@@ -21,8 +21,8 @@ from torch import Tensor
 
 from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.errors import MissingExtraError
-from paragonsr2.training.config import BlindConfig, BlindStage
 from paragonsr2.training.data import Pair, Place, generator
+from paragonsr2.training.degradation_config import BlindConfig, BlindStage
 
 #: Sides of blur kernels, and how far the largest reaches.
 KERNEL_SIDES = tuple(range(7, 22, 2))

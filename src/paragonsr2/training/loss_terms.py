@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from paragonsr2.errors import TrainingError
 from paragonsr2.measure.quality import LUMA_WEIGHTS
-from paragonsr2.training.config import BlockTerm, GridTerm, PixelTerm
+from paragonsr2.training.loss_config import BlockTerm, GridTerm, PixelTerm
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from paragonsr2.errors import TrainingError
-from paragonsr2.training.config import LossConfig, LossTerm
+from paragonsr2.training.loss_config import LossConfig, LossTerm
 from paragonsr2.training.loss_terms import (
     ArtefactLoss,
     BlockLoss,

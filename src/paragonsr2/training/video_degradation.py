@@ -22,8 +22,8 @@ from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.clips.instructions import x264_instructions
 from paragonsr2.clips.opening import opening_encoder
 from paragonsr2.errors import MissingExtraError, TrainingError
-from paragonsr2.training.config import CodecConfig
 from paragonsr2.training.data import Pair, Picture, generator
+from paragonsr2.training.degradation_config import CodecConfig
 from paragonsr2.training.pictures import SHRINK_REACH
 
 #: Smallest side of a clip: encoders refuse smaller pictures, or treat them specially.
