@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
 import tomllib
@@ -80,22 +79,6 @@ def test_a_step_is_that_of_the_ordinary_optimisers(variant):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     for a, b in zip(average.values, flat.split(flat.average), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-
-
-def test_a_run_of_plain_convolutions_leaves_a_checkpoint_to_train_further():
-    network = build("photo", 2, expansion=1)
-    phases = [gpu_training.Phase(until=2.0, batch=2, patch=8)]
-    run = gpu_training.Run(
-        name="r", variant="photo", scale=2, expansion=1, phases=phases, collapsed=True
-    )
-    plain = copy.deepcopy(network)
-    gpu_training.collapse_convolutions(plain)
-    with torch.no_grad():
-        for parameter in plain.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.02)
-        x = torch.rand(1, 3, 20, 18)
-        trained = gpu_training.training_form(plain, run)
-        torch.testing.assert_close(trained(x), plain(x), atol=1e-5, rtol=0)
 
 
 def test_a_step_that_overflows_changes_no_weight_and_lowers_the_scale():

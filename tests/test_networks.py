@@ -54,11 +54,12 @@ def test_collapsed_equals_trained(make_stirred, variant, scale):
     assert not network.is_collapsed
 
 
+@pytest.mark.parametrize("expansion", [0, 2])
 @pytest.mark.parametrize(("variant", "scale"), ALL)
-def test_a_deployed_network_can_be_trained_further(make_stirred, variant, scale):
+def test_a_deployed_network_can_be_trained_further(make_stirred, variant, scale, expansion):
     deployed = make_stirred(variant, scale).collapse()
     torch.manual_seed(1)
-    network = build(variant, scale, expansion=2)
+    network = build(variant, scale, expansion=expansion)
     network.take(deployed)
     x = torch.rand(1, 3, 21, 18)
     with torch.no_grad():

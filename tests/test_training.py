@@ -21,7 +21,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
-from conftest import ROOT, photo_like
+from conftest import ROOT, photo_like, stirred
 from paragonsr2.arrays.resize import bicubic
 from paragonsr2.cli.main import exit_on_error
 from paragonsr2.cli.train import TrainingLine
@@ -242,23 +242,28 @@ def test_pretrained_weights_are_the_start(config_path, tmp_path):
         torch.testing.assert_close(network(picture), trained(picture), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("variant", "expansion", "message"),
-    [
-        ("stream", 2, "holds variant 'stream', not 'realtime'"),
-        ("realtime", 4, r"does not fit network\.expansion 2"),
-    ],
-)
-def test_weights_of_another_network_are_no_start(
-    config_path, tmp_path, capsys, variant, expansion, message
-):
+@pytest.mark.parametrize("expansion", [0, 4])
+def test_weights_of_another_expansion_start_as_they_deploy(config_path, tmp_path, expansion):
     start = tmp_path / "start.safetensors"
-    save_checkpoint(start, build(variant, 2, expansion=expansion), variant)
+    trained = stirred(build("realtime", 2, expansion=expansion))
+    save_checkpoint(start, trained, "realtime")
+    said = list[str]()
+    config = load_config(config_path, [f"network.pretrain={start}"])
+    network = Trainer(config, log=said.append).network.cpu()
+    assert any(f"has expansion {expansion}, this run 2" in line for line in said)
+    with torch.no_grad():
+        picture = torch.rand(1, 3, 16, 16)
+        torch.testing.assert_close(network(picture), trained(picture), atol=1e-5, rtol=0)
+
+
+def test_weights_of_another_network_are_no_start(config_path, tmp_path, capsys):
+    start = tmp_path / "start.safetensors"
+    save_checkpoint(start, build("stream", 2), "stream")
     with pytest.raises(SystemExit) as ended, exit_on_error("paragonsr2"):
         train(config_path, f"network.pretrain={start}")
     assert ended.value.code == 3
     said = capsys.readouterr().err
-    assert re.fullmatch(rf"paragonsr2: .*{message}.*\n", said)
+    assert re.fullmatch(r"paragonsr2: .*holds variant 'stream', not 'realtime'.*\n", said)
     assert not (tmp_path / "run").exists()
 
 

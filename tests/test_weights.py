@@ -78,6 +78,15 @@ def test_foreign_wrappers_are_read(tmp_path, wrapper, prefix):
     same(network, loaded.network)
 
 
+def test_convolutions_trained_as_they_deploy_round_trip(tmp_path):
+    network = stirred(build("photo", 2, expansion=0))
+    save_checkpoint(tmp_path / "x.safetensors", network, "photo")
+    loaded = load_checkpoint(tmp_path / "x.safetensors")
+    assert loaded.description.expansion == 0
+    assert not loaded.network.is_collapsed
+    same(network, loaded.network)
+
+
 def test_alpha_may_be_told_where_the_file_does_not_say_it(tmp_path):
     network = stirred(build("realtime", 2, upsampler_alpha=0.5))
     torch.save(network.state_dict(), tmp_path / "x.pth")

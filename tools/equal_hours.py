@@ -26,18 +26,14 @@ from typing import Any
 import numpy as np
 import torch
 from compare_stages import psnr_of
-from gpu_training import collapse_convolutions
 from pydantic import BaseModel, ConfigDict, Field
 
 from paragonsr2.images.reading import read_picture
 from paragonsr2.measure.machine import write_result
 from paragonsr2.measure.quality import LUMA_WEIGHTS
-from paragonsr2.network.generator import channels_last
-from paragonsr2.training.average import Ema
 from paragonsr2.training.config import TrainConfig
 from paragonsr2.training.config_file import load_config
 from paragonsr2.training.loop import Trainer
-from paragonsr2.training.optimizer import build_optimizers
 from paragonsr2.training.pictures import list_images
 from paragonsr2.training.validation import validate
 from paragonsr2.variants import VARIANTS
@@ -66,7 +62,6 @@ class Candidate(Table):
         row: what changes in the variant's row.
         overrides: of the configuration.
         sharpest: share of the training photographs to keep, by :func:`sharpness`.
-        plain: train each collapsible convolution as the one it deploys as.
     """
 
     name: str
@@ -75,7 +70,6 @@ class Candidate(Table):
     row: dict[str, Any] = Field(default_factory=dict[str, Any])
     overrides: tuple[str, ...] = ()
     sharpest: float = 1.0
-    plain: bool = False
 
 
 class Plan(Table):
@@ -147,23 +141,11 @@ class Run:
     Args:
         config: of the run; its steps do not count.
         seconds: of processor time.
-        plain: as in :class:`Candidate`.
     """
 
-    def __init__(self, config: TrainConfig, seconds: float, *, plain: bool = False) -> None:
+    def __init__(self, config: TrainConfig, seconds: float) -> None:
         self.seconds, self.schedule = seconds, config.schedule
         self.trainer = Trainer(config, log=lambda line: print(" ", line, flush=True))
-        if plain:
-            self._collapse()
-
-    def _collapse(self) -> None:
-        """Give the trainer a network of plain convolutions, from the same first weights."""
-        trainer = self.trainer
-        collapse_convolutions(trainer.network)
-        network = channels_last(trainer.network)
-        optimizers = build_optimizers(network, self.schedule)
-        trainer.ema = Ema(network, self.schedule.ema)
-        trainer.model, *trainer.optimizers = trainer.accelerator.prepare(network, *optimizers)
 
     def rate(self, step: int, spent: float) -> float:
         """Learning rate of a step that begins after ``spent`` seconds."""
@@ -222,7 +204,7 @@ def trained(plan: Plan, candidate: Candidate, seed: int) -> dict[str, Any]:
             ]
             config = config.model_copy(update={"data": data.model_copy(update={"train": folders})})
             with changed_row(config.network.variant, candidate.row):
-                run = Run(config, plan.seconds, plain=candidate.plain)
+                run = Run(config, plan.seconds)
                 result = run.train()
         network = run.trainer.network.eval()
         with run.trainer.ema.applied(network) as averaged:
@@ -235,7 +217,6 @@ def trained(plan: Plan, candidate: Candidate, seed: int) -> dict[str, Any]:
         **about,
         "overrides": candidate.overrides,
         "sharpest": candidate.sharpest,
-        "plain": candidate.plain,
         "precision": run.trainer.accelerator.mixed_precision,
         "trained_parameters": parameters,
         **result,

@@ -27,7 +27,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -104,7 +104,6 @@ class Run(Table):
         luma: share of luma in the loss.
         pretrain: weights to start from: a path, or the file of an earlier run of the plan.
         priority: -1 goes before 0 where kernels wait for a place on the GPU.
-        collapsed: train each collapsible convolution as the single one that it deploys as.
         compile: with ``torch.compile``, which takes about a minute per phase.
     """
 
@@ -122,7 +121,6 @@ class Run(Table):
     luma: float = 0.8
     pretrain: Path | None = None
     priority: int = 0
-    collapsed: bool = False
     compile: bool = False
 
 
@@ -157,25 +155,6 @@ def exact_kernel(
     """The product of a collapsible convolution's parts in float32: it costs next to nothing."""
     with torch.autocast(self.mix.device.type, enabled=False):
         return kernel(self)
-
-
-def collapse_convolutions(network: ParagonSR2) -> None:
-    """Replace every collapsible convolution by the single one that it equals."""
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, CollapsibleConv):
-                setattr(parent, name, child.collapsed())
-
-
-def training_form(network: ParagonSR2, run: Run) -> ParagonSR2:
-    """The network with its collapsible convolutions, if it was trained without them."""
-    trained = build(run.variant, run.scale, expansion=run.expansion)
-    trained.load_state_dict(network.state_dict(), strict=not run.collapsed)
-    if run.collapsed:
-        for name, module in trained.named_modules():
-            if isinstance(module, CollapsibleConv):
-                module.take(cast(nn.Conv2d, network.get_submodule(name)))
-    return trained
 
 
 class Flat:
@@ -314,8 +293,6 @@ class Training:
                 NetworkConfig(variant=run.variant, scale=run.scale, expansion=run.expansion),
                 print,
             )
-        if run.collapsed:
-            collapse_convolutions(network)
         self.network = channels_last(network.to(device))
         self.flat = Flat(self.network, run)
         self.judge = copy.deepcopy(self.network).eval()
@@ -480,8 +457,7 @@ class Training:
             "pretrain": run.pretrain.name if run.pretrain else None,
         }
         path = self.out / f"{run.name}.safetensors"
-        trained = training_form(copy.deepcopy(self.judge).cpu(), run)
-        save_checkpoint(path, trained, run.variant, facts)
+        save_checkpoint(path, copy.deepcopy(self.judge).cpu(), run.variant, facts)
         table = {"run": run.model_dump(mode="json"), "pixels": self.pixels, "curve": self.curve}
         write_atomic(path.with_suffix(".json"), (json.dumps(table, indent=1) + "\n").encode())
 

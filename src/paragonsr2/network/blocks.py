@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paragonsr2.network.layers import CollapsibleConv, WideContext, zero_
+from paragonsr2.network.layers import WideContext, trained_conv, zero_
 
 #: Limit of the values that the gates scale. Photographs hardly ever reach it.
 VALUE_LIMIT = 4.0
@@ -41,7 +41,7 @@ class NanoBlock(nn.Module):
         for conv in lines:
             zero_(conv)
         self.context = nn.Sequential(*lines)
-        self.conv = CollapsibleConv(channels, channels, expansion=expansion, identity=True)
+        self.conv = trained_conv(channels, channels, expansion=expansion, identity=True)
         self.reach = 1 + max((conv.reach for conv in lines), default=0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,9 +72,9 @@ class GateBlock(nn.Module):
 
     def __init__(self, channels: int, hidden: int, dilation: int, expansion: int) -> None:
         super().__init__()
-        self.expand = CollapsibleConv(channels, 2 * hidden, expansion=expansion)
+        self.expand = trained_conv(channels, 2 * hidden, expansion=expansion)
         self.context = WideContext(hidden, (7, 7), dilation)
-        self.project = CollapsibleConv(hidden, channels, expansion=expansion, gain=0.1)
+        self.project = trained_conv(hidden, channels, expansion=expansion, gain=0.1)
         self.reach = 2 + self.context.reach
 
     def forward(self, x: Tensor) -> Tensor:

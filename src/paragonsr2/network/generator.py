@@ -154,7 +154,7 @@ class ParagonSR2(nn.Module):
         upsampler_alpha: base path, from 0 (Magic Kernel) to 1 (Magic Kernel Sharp 2021).
         window_size: side of the attention window; None uses the variant's.
         expansion: hidden width of collapsible convolutions during training, as a multiple of
-            their input width.
+            their input width; 0 trains each as the one it deploys as.
 
     Raises:
         ScaleError: ``scale`` is not supported.
@@ -181,8 +181,8 @@ class ParagonSR2(nn.Module):
                 f"window_size cannot be {window}: "
                 + (fix if variant.window else "this variant has no attention")
             )
-        if not 1 <= expansion <= MAX_EXPANSION:
-            raise OptionError(f"expansion is {expansion}; use 1 to {MAX_EXPANSION}")
+        if not 0 <= expansion <= MAX_EXPANSION:
+            raise OptionError(f"expansion is {expansion}; use 0 to {MAX_EXPANSION}")
         c = variant.channels
         self.scale = scale
         self.upsampler_alpha = upsampler_alpha

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -19,20 +20,13 @@ def zero_(conv: nn.Conv2d) -> None:
         nn.init.zeros_(conv.bias)
 
 
-class CollapsibleConv(nn.Module):
-    """A 3x3 convolution trained as 1x1 expand, 3x3 and 1x1 project, optionally with identity.
-
-    The expansion has no bias and the parts are linear, so together they are one 3x3 convolution
-    with zero padding. :meth:`kernel` builds it, the training forward runs it, and
-    :meth:`collapsed` returns it for deployment. The hidden width is never below the output width,
-    which would limit the rank of the kernel.
+class TrainedConv(nn.Module, ABC):
+    """A 3x3 convolution with zero padding in training form; :meth:`collapsed` deploys it.
 
     Args:
         in_channels: input width.
         out_channels: output width.
-        expansion: hidden width as a multiple of ``in_channels``.
         identity: add the input to the output; requires equal widths.
-        gain: scale of the initial projection.
 
     Raises:
         ValueError: ``identity`` with unequal widths.
@@ -41,20 +35,8 @@ class CollapsibleConv(nn.Module):
     eye: Tensor | None
     reach = 1
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        expansion: int,
-        identity: bool = False,
-        gain: float = 1.0,
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, identity: bool = False) -> None:
         super().__init__()
-        hidden = max(in_channels * expansion, out_channels)
-        self.expand = nn.Parameter(torch.randn(hidden, in_channels) * in_channels**-0.5)
-        self.mix = nn.Parameter(torch.randn(hidden, hidden, 3, 3) * (9 * hidden) ** -0.5)
-        self.project = nn.Parameter(torch.randn(out_channels, hidden) * gain * hidden**-0.5)
         self.bias = nn.Parameter(torch.zeros(out_channels))
         eye = None
         if identity:
@@ -65,38 +47,131 @@ class CollapsibleConv(nn.Module):
             eye = F.pad(torch.eye(in_channels)[:, :, None, None], (1, 1, 1, 1))
         self.register_buffer("eye", eye, persistent=False)
 
+    @abstractmethod
     def kernel(self) -> Tensor:
         """Return the equivalent kernel ``(out_channels, in_channels, 3, 3)``."""
-        kernel = torch.einsum("om,mnkl,ni->oikl", self.project, self.mix, self.expand)
-        return kernel if self.eye is None else kernel + self.eye
+
+    @abstractmethod
+    def take_kernel(self, kernel: Tensor) -> None:
+        """Become what has this kernel, apart from the identity."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``."""
         return F.conv2d(x, self.kernel(), self.bias, padding=1)
 
+    def with_identity(self, kernel: Tensor) -> Tensor:
+        """Add the identity to a kernel, if there is one."""
+        return kernel if self.eye is None else kernel + self.eye
+
     @torch.no_grad()
     def collapsed(self) -> nn.Conv2d:
         """Return the equivalent plain convolution."""
-        conv = nn.Conv2d(self.expand.shape[1], self.project.shape[0], 3, padding=1).to(self.bias)
-        conv.weight.copy_(self.kernel())
+        kernel = self.kernel()
+        conv = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1).to(self.bias)
+        conv.weight.copy_(kernel)
         conv.bias.copy_(self.bias)  # pyright: ignore[reportOptionalMemberAccess]
         return conv
 
     @torch.no_grad()
     def take(self, deployed: nn.Conv2d) -> None:
-        """Become what collapses to ``deployed``.
+        """Become what collapses to ``deployed``."""
+        self.take_kernel(deployed.weight if self.eye is None else deployed.weight - self.eye)
+        self.bias.copy_(cast(Tensor, deployed.bias))
+
+
+class CollapsibleConv(TrainedConv):
+    """A 3x3 convolution trained as 1x1 expand, 3x3 and 1x1 project.
+
+    The expansion has no bias and the parts are linear, so together they are one 3x3 convolution
+    with zero padding. :meth:`kernel` builds it, and the training forward runs it. The hidden width
+    is never below the output width, which would limit the rank of the kernel.
+
+    Args:
+        in_channels: input width.
+        out_channels: output width.
+        expansion: hidden width as a multiple of ``in_channels``.
+        identity: see :class:`TrainedConv`.
+        gain: scale of the initial projection.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        expansion: int,
+        identity: bool = False,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__(in_channels, out_channels, identity=identity)
+        hidden = max(in_channels * expansion, out_channels)
+        self.expand = nn.Parameter(torch.randn(hidden, in_channels) * in_channels**-0.5)
+        self.mix = nn.Parameter(torch.randn(hidden, hidden, 3, 3) * (9 * hidden) ** -0.5)
+        self.project = nn.Parameter(torch.randn(out_channels, hidden) * gain * hidden**-0.5)
+
+    def kernel(self) -> Tensor:
+        """See :class:`TrainedConv`."""
+        kernel = torch.einsum("om,mnkl,ni->oikl", self.project, self.mix, self.expand)
+        return self.with_identity(kernel)
+
+    @torch.no_grad()
+    def take_kernel(self, kernel: Tensor) -> None:
+        """Become what has this kernel, apart from the identity.
 
         Hidden channels that the kernel does not need keep their weights, and start from an output
         of zero, from where they can learn.
         """
-        outputs, inputs = deployed.weight.shape[:2]
-        kernel = deployed.weight if self.eye is None else deployed.weight - self.eye
+        outputs, inputs = kernel.shape[:2]
         self.expand[:inputs] = torch.eye(inputs)
         self.mix[:outputs] = 0.0
         self.mix[:outputs, :inputs] = kernel
         self.project.zero_()
         self.project[:, :outputs] = torch.eye(outputs)
-        self.bias.copy_(cast(Tensor, deployed.bias))
+
+
+class PlainConv(TrainedConv):
+    """A 3x3 convolution trained as the one it deploys as.
+
+    Its first weights have the spread of those of a :class:`CollapsibleConv`.
+
+    Args:
+        in_channels: input width.
+        out_channels: output width.
+        identity: see :class:`TrainedConv`.
+        gain: scale of the initial kernel.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, identity: bool = False, gain: float = 1.0
+    ) -> None:
+        super().__init__(in_channels, out_channels, identity=identity)
+        spread = gain * (9 * in_channels) ** -0.5
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3) * spread)
+
+    def kernel(self) -> Tensor:
+        """See :class:`TrainedConv`."""
+        return self.with_identity(self.weight)
+
+    @torch.no_grad()
+    def take_kernel(self, kernel: Tensor) -> None:
+        """See :class:`TrainedConv`."""
+        self.weight.copy_(kernel)
+
+
+def trained_conv(
+    in_channels: int,
+    out_channels: int,
+    *,
+    expansion: int,
+    identity: bool = False,
+    gain: float = 1.0,
+) -> TrainedConv:
+    """A :class:`CollapsibleConv`, or with an ``expansion`` of 0 a :class:`PlainConv`."""
+    if not expansion:
+        return PlainConv(in_channels, out_channels, identity=identity, gain=gain)
+    return CollapsibleConv(
+        in_channels, out_channels, expansion=expansion, identity=identity, gain=gain
+    )
 
 
 class GlobalMean(nn.Module):

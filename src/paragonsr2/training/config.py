@@ -19,7 +19,12 @@ class NetworkConfig(Section):
     variant: Literal["realtime", "stream", "photo", "pro"]
     scale: Literal[2, 3, 4, 8]
     upsampler_alpha: float = Field(0.0, ge=0.0, le=1.0)
-    expansion: Positive = 2
+    expansion: int = Field(
+        2,
+        ge=0,
+        description="width of the 3x3 convolutions while they are trained, as a multiple of their "
+        "input; 0 trains them as they deploy, which is faster",
+    )
     pretrain: Path | None = Field(None, description="checkpoint to start from")
     int8: bool = Field(
         False,

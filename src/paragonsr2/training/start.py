@@ -17,7 +17,8 @@ def start_from(
 ) -> None:
     """Load the weights of a checkpoint; from another scale, all but the upsampler.
 
-    A checkpoint in deployed form becomes the training form that collapses to it.
+    A checkpoint in deployed form, or of another expansion, becomes the training form that collapses
+    to the same.
 
     Args:
         network: receives the weights, in training form.
@@ -34,9 +35,16 @@ def start_from(
     if about.int8:
         raise TrainingError(f"{path} was trained for INT8; start from what it started from")
     old = checkpoint.network
-    if about.collapsed:
-        old = replace(about, collapsed=False, expansion=options.expansion).build()
-        old.take(checkpoint.network)
+    if about.collapsed or about.expansion != options.expansion:
+        if not about.collapsed:
+            log(
+                f"{path.name} has expansion {about.expansion}, this run {options.expansion}: "
+                "it starts from what the weights deploy as"
+            )
+            old = old.collapse()
+        trained = replace(about, collapsed=False, expansion=options.expansion).build()
+        trained.take(old)
+        old = trained
     state = network.state_dict()
     kept = [key for key in state if key != ALPHA_KEY]
     if old.scale != network.scale:
@@ -52,6 +60,5 @@ def start_from(
         network.load_state_dict({**state, **{key: theirs[key] for key in kept}})
     except (KeyError, RuntimeError) as error:
         raise TrainingError(
-            f"{path} does not fit network.expansion {options.expansion} and the other options of "
-            f"this run; see: paragonsr2 inspect {path}"
+            f"{path} does not fit the options of this run; see: paragonsr2 inspect {path}"
         ) from error

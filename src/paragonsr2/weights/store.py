@@ -52,7 +52,8 @@ class Description:
         scale: 2, 3, 4 or 8.
         upsampler_alpha: blend of the base path, 0..1.
         window_size: side of the attention window; 0 without attention.
-        expansion: of collapsible convolutions; 1 if the state has none.
+        expansion: of collapsible convolutions; 0 if they are trained as they deploy, 1 in the
+            deployed form.
         collapsed: whether the state is of the deployed form.
         int8: whether it is trained for INT8; such a state is of the deployed form.
     """
@@ -315,6 +316,8 @@ def _infer_window(state: State) -> int:
 
 
 def _infer_expansion(state: State) -> int:
+    if not any(key.endswith(".expand") for key in state) and "detail_gain" in state:
+        return 0
     wide = [v for key, v in state.items() if key.endswith(".expand") and v.ndim == 2]
     # Convolutions to more channels than they have inputs are wider than the expansion says.
     return min((v.shape[0] // v.shape[1] for v in wide), default=1)
