@@ -42,8 +42,6 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "decisions"
 #: Steps of the warm-up; then the rate falls as a cosine to the configuration's ``final_lr``.
 WARMUP = 200
-#: Validations of a run, evenly over its time.
-VALIDATIONS = 3
 
 
 class Table(BaseModel):
@@ -79,6 +77,7 @@ class Plan(Table):
         what: is compared.
         config: the configuration, from the root of the repository.
         seconds: of processor time for each run, validations not counted.
+        validations: of a run, evenly over its time.
         overrides: of the configuration, for all runs.
         run: each candidate, in this order.
     """
@@ -86,6 +85,7 @@ class Plan(Table):
     what: str
     config: Path
     seconds: float
+    validations: int = 3
     overrides: tuple[str, ...] = ()
     run: tuple[Candidate, ...]
 
@@ -141,10 +141,11 @@ class Run:
     Args:
         config: of the run; its steps do not count.
         seconds: of processor time.
+        validations: evenly over this time.
     """
 
-    def __init__(self, config: TrainConfig, seconds: float) -> None:
-        self.seconds, self.schedule = seconds, config.schedule
+    def __init__(self, config: TrainConfig, seconds: float, validations: int) -> None:
+        self.seconds, self.validations, self.schedule = seconds, validations, config.schedule
         self.trainer = Trainer(config, log=lambda line: print(" ", line, flush=True))
 
     def rate(self, step: int, spent: float) -> float:
@@ -170,7 +171,7 @@ class Run:
                 trainer.step += 1
                 now = time.process_time()
                 spent, mark = spent + now - mark, now
-                if spent >= self.seconds * (len(curve) + 1) / VALIDATIONS:
+                if spent >= self.seconds * (len(curve) + 1) / self.validations:
                     with trainer.ema.applied(trainer.network) as averaged:
                         record = validate(averaged, val, torch.device("cpu")).record
                     curve.append({"step": trainer.step, "seconds": round(spent, 1), **record})
@@ -204,7 +205,7 @@ def trained(plan: Plan, candidate: Candidate, seed: int) -> dict[str, Any]:
             ]
             config = config.model_copy(update={"data": data.model_copy(update={"train": folders})})
             with changed_row(config.network.variant, candidate.row):
-                run = Run(config, plan.seconds)
+                run = Run(config, plan.seconds, plan.validations)
                 result = run.train()
         network = run.trainer.network.eval()
         with run.trainer.ema.applied(network) as averaged:
