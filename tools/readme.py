@@ -67,7 +67,7 @@ def quality() -> str:
     """All measurements of the bundled models."""
     timed = {
         one["name"]: one["engines"]["ONNX Runtime"]["median"] * 1e3
-        for one in load("speed/peers.json")["beside_peers"]["ours"]
+        for one in load("speed/benchmark.json")["beside_peers"]["ours"]
     }
     lines = [["model", *(f"{name}, dB / SSIM" for name in (*SETS, "val")),
               "parameters", "K MAC per LR pixel", "ms"]]  # fmt: skip
@@ -187,7 +187,7 @@ def speed() -> str:
 
 def peers() -> str:
     """Ours and other networks by latency, and what is at least as fast and better."""
-    result = load("speed/peers.json")
+    result = load("speed/benchmark.json")
     beside = result["beside_peers"]
     width, height = beside["input"]
     placed = [
