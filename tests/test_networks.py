@@ -83,6 +83,11 @@ def test_the_hidden_width_does_not_limit_a_kernel(inputs, outputs, expansion):
     torch.testing.assert_close(conv.collapsed().bias, wanted.bias)
 
 
+def test_parameters_keep_the_order_that_states_of_runs_rely_on():
+    names = [name for name, _ in CollapsibleConv(8, 8, expansion=2).named_parameters()]
+    assert names == ["expand", "mix", "project", "bias"]
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_deployed_network_keeps_the_dtype(make_small, variant, dtype):

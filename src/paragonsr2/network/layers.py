@@ -32,12 +32,12 @@ class TrainedConv(nn.Module, ABC):
         ValueError: ``identity`` with unequal widths.
     """
 
+    bias: nn.Parameter
     eye: Tensor | None
     reach = 1
 
     def __init__(self, in_channels: int, out_channels: int, *, identity: bool = False) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.zeros(out_channels))
         eye = None
         if identity:
             if in_channels != out_channels:
@@ -108,6 +108,8 @@ class CollapsibleConv(TrainedConv):
         self.expand = nn.Parameter(torch.randn(hidden, in_channels) * in_channels**-0.5)
         self.mix = nn.Parameter(torch.randn(hidden, hidden, 3, 3) * (9 * hidden) ** -0.5)
         self.project = nn.Parameter(torch.randn(out_channels, hidden) * gain * hidden**-0.5)
+        # States of runs hold averages and moments in the order of the parameters.
+        self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def kernel(self) -> Tensor:
         """See :class:`TrainedConv`."""
@@ -147,6 +149,7 @@ class PlainConv(TrainedConv):
         super().__init__(in_channels, out_channels, identity=identity)
         spread = gain * (9 * in_channels) ** -0.5
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3) * spread)
+        self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def kernel(self) -> Tensor:
         """See :class:`TrainedConv`."""
