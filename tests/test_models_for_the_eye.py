@@ -21,7 +21,7 @@ PHOTO = ROOT / "examples" / "houses.png"
 #: A page of text in several sizes and colours.
 DRAWING = 0
 
-#: Models that leave nothing of the blocks; a part can still be measured with the others.
+#: Models that leave hardly anything of the blocks; with the others a part can still be measured.
 BLOCKLESS = {"paragonsr2_stream_x2_real"}
 _SOME_BLOCKS = pytest.mark.xfail(reason="a part of the blocks can still be measured", strict=True)
 
