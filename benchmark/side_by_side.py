@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
@@ -19,10 +20,19 @@ from benchmark.placement import Placed, calls_within, dominating, placed_table
 from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.errors import EnvironmentProblem
 from paragonsr2.measure.latency import Resolution, Run, markdown
-from paragonsr2.measure.speed import Timing, matrix_peak, noise_inputs, time_side_by_side
+from paragonsr2.measure.speed import (
+    Timing,
+    matrix_peak,
+    noise_inputs,
+    seconds_side_by_side,
+    timing_of,
+)
 from paragonsr2.network.generator import build
+from paragonsr2.upscale.resources import available_memory
 
 _UNCOLLAPSED = "not collapsed"
+#: No further network is opened when less than this share of the memory at the start is left.
+_KEPT_FREE = 0.5
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,9 @@ def compare(
 ) -> Comparison:
     """Time our networks, their uncollapsed forms, and every peer that can be built.
 
+    Peers stand open together as far as memory allows: an engine keeps the tensors of a call for
+    the next one. What does not fit follows in a further group, beside ours again.
+
     Args:
         ours: our networks, already opened.
         peers: rows of the table.
@@ -100,29 +113,48 @@ def compare(
     """
     peak = matrix_peak()
     x = noise_inputs(resolution.height, resolution.width, count=1)[0]
-    runs = _our_runs(ours, resolution, open_onnx)
-    seconds = {name: _seconds(run, x) for name, run in runs.items()}
+    opened = [_Opened(name, run, x) for name, run in _our_runs(ours, resolution, open_onnx)]
+    least_free = available_memory() * _KEPT_FREE
+    seconds: dict[str, list[float]] = defaultdict(list)
     not_timed: list[dict[str, str]] = []
-    for row in peers:
-        progress(f"building {row.name}")
-        try:
-            run, taken = _open_peer(row, resolution, x, open_onnx, patience, peak)
-        except EnvironmentProblem as error:
-            not_timed.append({"name": row.name, "reason": str(error)})
-        else:
-            runs[row.name], seconds[row.name] = run, taken
-    calls = {
-        name: calls_within(taken, patience.budget, patience.calls)
-        for name, taken in seconds.items()
-    }
-    progress(f"timing {len(runs)} networks at {resolution}")
-    # Every network has run once already; that was its warm-up.
-    timings = time_side_by_side(
-        runs, resolution.height, resolution.width, calls=calls, warmup=0, progress=progress
-    )
+    waiting = list(peers)
+    while True:
+        group = list(opened)
+        while waiting and (len(group) == len(opened) or available_memory() > least_free):
+            row = waiting.pop(0)
+            progress(f"building {row.name}")
+            try:
+                group.append(_open_peer(row, resolution, x, open_onnx, patience, peak))
+            except EnvironmentProblem as error:
+                not_timed.append({"name": row.name, "reason": str(error)})
+        progress(f"timing {len(group)} networks at {resolution}")
+        for name, taken in _time_group(group, resolution, patience, progress).items():
+            seconds[name] += taken
+        if not waiting:
+            break
     # Other programs may have disturbed the first measurement; the peak is the best of both.
     peak = max(peak, matrix_peak())
+    timings = {name: timing_of(taken) for name, taken in seconds.items()}
     return _findings(ours, peers, resolution, timings, not_timed, peak, patience)
+
+
+def _time_group(
+    group: Sequence[_Opened],
+    resolution: Resolution,
+    patience: Patience,
+    progress: Callable[[str], None],
+) -> dict[str, list[float]]:
+    # Every network has run once already; that was its warm-up.
+    return seconds_side_by_side(
+        {one.name: one.run for one in group},
+        resolution.height,
+        resolution.width,
+        calls={
+            one.name: calls_within(one.first_call, patience.budget, patience.calls) for one in group
+        },
+        warmup=0,
+        progress=progress,
+    )
 
 
 def trained_form(variant: str, resolution: Resolution) -> bytes:
@@ -133,25 +165,34 @@ def trained_form(variant: str, resolution: Resolution) -> bytes:
     return to_onnx(uncollapsed(build(variant, 2)), resolution.height, resolution.width)
 
 
+class _Opened:
+    """A network that has run once.
+
+    Attributes:
+        name: in the timings.
+        run: upscales an input.
+        first_call: its seconds.
+    """
+
+    def __init__(self, name: str, run: Run, x: FloatNCHW) -> None:
+        self.name = name
+        self.run = run
+        started = perf_counter()
+        run(x)
+        self.first_call = perf_counter() - started
+
+
 def _our_runs(
     ours: Sequence[Ours], resolution: Resolution, open_onnx: Callable[[bytes], Run]
-) -> dict[str, Run]:
-    runs: dict[str, Run] = {}
+) -> Iterator[tuple[str, Run]]:
     for one in ours:
         for engine, run in one.runs.items():
-            runs[_key(one.name, engine)] = run
-        runs[_key(one.name, _UNCOLLAPSED)] = open_onnx(trained_form(one.variant, resolution))
-    return runs
+            yield _key(one.name, engine), run
+        yield _key(one.name, _UNCOLLAPSED), open_onnx(trained_form(one.variant, resolution))
 
 
 def _key(name: str, engine: str) -> str:
     return f"{name}, {engine}"
-
-
-def _seconds(run: Run, x: FloatNCHW) -> float:
-    started = perf_counter()
-    run(x)
-    return perf_counter() - started
 
 
 class _TooSlowError(EnvironmentProblem):
@@ -165,8 +206,8 @@ def _open_peer(
     open_onnx: Callable[[bytes], Run],
     patience: Patience,
     peak: float,
-) -> tuple[Run, float]:
-    """Open a peer in the common engine; also returns the seconds of its first call."""
+) -> _Opened:
+    """Open a peer in the common engine."""
     least = least_seconds(row, resolution.height, resolution.width, peak)
     if least > patience.limit:
         raise _TooSlowError(
@@ -180,10 +221,12 @@ def _open_peer(
     def run(picture: FloatNCHW) -> object:
         return whole(picture[:, :channels])
 
-    taken = _seconds(run, x)
-    if taken > patience.limit:
-        raise _TooSlowError(f"a call took {taken:.0f} s; the limit is {patience.limit:.0f} s")
-    return run, taken
+    opened = _Opened(row.name, run, x)
+    if opened.first_call > patience.limit:
+        raise _TooSlowError(
+            f"a call took {opened.first_call:.0f} s; the limit is {patience.limit:.0f} s"
+        )
+    return opened
 
 
 def _findings(

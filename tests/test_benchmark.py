@@ -16,7 +16,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmark import peer_networks, peers
+from benchmark import peer_networks, peers, side_by_side
 from benchmark.placement import Placed, calls_within, dominating, placed_table
 from benchmark.plot import plot_quality_speed
 from benchmark.side_by_side import Ours, Patience, compare, trained_form
@@ -310,6 +310,18 @@ def test_beside_a_spandrel_network(spandrel):
     assert [p.name for p in compared.placed] == ["mine", "Compact", "ESPCN"]
     assert "**mine**" in compared.text
     assert "PFT" in compared.text
+
+
+def test_peers_that_do_not_fit_together_are_timed_one_after_the_other(monkeypatch):
+    torch.manual_seed(0)
+    content = trained_form("realtime", SIZE)
+    ours = Ours("mine", "realtime", 16.8, 37.0, 32.8, {"ONNX Runtime": open_onnx(content)})
+    free = iter(range(1000, 0, -500))  # all of it at the start, then half of it
+    monkeypatch.setattr(side_by_side, "available_memory", lambda: next(free))
+    table = [row("ESPCN", 21), row("FSRCNN", 12)]
+    compared = compare([ours], table, SIZE, open_onnx, Patience(calls=2), say_nothing)
+    assert [p["calls"] for p in compared.result["peers"]] == [2, 2]
+    assert compared.result["ours"][0]["engines"]["ONNX Runtime"]["calls"] == 4
 
 
 def test_the_plot_names_every_network_and_is_the_same_again(tmp_path):

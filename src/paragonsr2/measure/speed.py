@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +61,28 @@ def time_side_by_side(
     Returns:
         The timing of each candidate, by name.
     """
+    seconds = seconds_side_by_side(
+        candidates, height, width, calls=calls, warmup=warmup, seed=seed, progress=progress
+    )
+    return {name: timing_of(times) for name, times in seconds.items()}
+
+
+def timing_of(seconds: Sequence[float]) -> Timing:
+    """Sum up the durations of calls."""
+    return Timing(float(np.median(seconds)), float(np.percentile(seconds, 95)), len(seconds))
+
+
+def seconds_side_by_side(
+    candidates: Mapping[str, Callable[[FloatNCHW], object]],
+    height: int,
+    width: int,
+    *,
+    calls: int | Mapping[str, int],
+    warmup: int,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, list[float]]:
+    """Do what :func:`time_side_by_side` does, and return the duration of every call."""
     inputs = noise_inputs(height, width, seed=seed)
     turns = {name: calls if isinstance(calls, int) else calls[name] for name in candidates}
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
@@ -76,10 +98,7 @@ def time_side_by_side(
             run(x)
             if turn >= warmup:
                 seconds[name].append(time.perf_counter() - started)
-    return {
-        name: Timing(float(np.median(times)), float(np.percentile(times, 95)), len(times))
-        for name, times in seconds.items()
-    }
+    return seconds
 
 
 def matrix_peak(side: int = 2048, calls: int = 6) -> float:
