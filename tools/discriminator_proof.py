@@ -193,7 +193,8 @@ class Proof:
                     save_checkpoint(path, averaged, config.network.variant)
         about = {"opponent": opponent.name, "weight": weight, "seed": seed, "steps": steps}
         self._add({
-            **about, "seconds_per_step": round(seconds / steps, 4), "parameters": judges, **found,
+            **about, "precision": trainer.accelerator.mixed_precision,
+            "seconds_per_step": round(seconds / steps, 4), "parameters": judges, **found,
         })  # fmt: skip
 
     def measured(self, network: ParagonSR2) -> dict[str, float]:
