@@ -31,7 +31,7 @@ def beside_peers(
     """Time our bundled x2 networks beside the networks of a table, and draw them all.
 
     Args:
-        entries: bundled models; other scales than 2 are left out.
+        entries: bundled models for x2.
         table: JSON list of networks, see :func:`benchmark.peers.read_peers`.
         plot: path of the plot, without suffix.
         title: of the plot; names the machine and the input.
@@ -49,7 +49,7 @@ def beside_peers(
         MissingExtraError: matplotlib is not installed.
         OutputError: the plot cannot be written.
     """
-    ours = [_ours(entry, threads, progress) for entry in entries if entry.scale == 2]
+    ours = [_ours(entry, threads, progress) for entry in entries]
 
     def open_graph(content: bytes) -> Run:
         return OnnxBackend(content, device="cpu", threads=threads, trusted=True).run

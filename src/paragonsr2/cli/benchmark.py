@@ -49,8 +49,8 @@ BaselinesOption = Annotated[
 PeersOption = Annotated[
     Path | None,
     typer.Option(
-        help="JSON table of other networks to time and plot beside ours; only in a checkout of "
-        "the repository."
+        help="JSON table of other networks to time and plot at x2 beside ours: those of --model, "
+        "or all for fidelity. Only in a checkout of the repository."
     ),
 ]
 PeerResolutionOption = Annotated[str, typer.Option(help="Input size for --peers, WIDTHxHEIGHT.")]
@@ -158,6 +158,7 @@ def run_benchmark(options: BenchmarkOptions) -> tuple[dict[str, Any], str]:
 
     # Fail before the measurement, which takes minutes.
     laboratory = None if options.peers is None else _laboratory()
+    ours = [] if options.peers is None else _beside(options)
     candidates = _candidates(options)
     use_threads(options.threads)
     rows, absent = _measure(options, candidates)
@@ -169,7 +170,7 @@ def run_benchmark(options: BenchmarkOptions) -> tuple[dict[str, Any], str]:
     }
     text = _report(options, machine, rows, absent)
     if laboratory is not None:
-        compared, section = _compare(options, machine, laboratory)
+        compared, section = _compare(options, ours, machine, laboratory)
         result["beside_peers"] = compared
         text += section
     write_result(options.output, result, text)
@@ -180,7 +181,7 @@ def _candidates(options: BenchmarkOptions) -> list[Candidate]:
     from paragonsr2.cli.candidates import baseline_candidates, candidates_of, engine_candidate
 
     engines = [Path(name) for name in options.models if name.lower().endswith(_ENGINE_SUFFIX)]
-    names = [name for name in options.models if not name.lower().endswith(_ENGINE_SUFFIX)]
+    names = _names(options)
     candidates: list[Candidate] = []
     if names or not engines:
         candidates += candidates_of(_bundled(names), options.threads)
@@ -188,6 +189,11 @@ def _candidates(options: BenchmarkOptions) -> list[Candidate]:
     if options.baselines:
         candidates += baseline_candidates()
     return candidates
+
+
+def _names(options: BenchmarkOptions) -> list[str]:
+    """The models that are no engine files."""
+    return [name for name in options.models if not name.lower().endswith(_ENGINE_SUFFIX)]
 
 
 def _measure(
@@ -219,12 +225,25 @@ def _report(
     return f"{text}\n{absent_table(absent)}" if absent else text
 
 
+def _beside(options: BenchmarkOptions) -> list[Entry]:
+    """Our models in the comparison with peers: the chosen ones, or those for fidelity, at x2.
+
+    Raises:
+        UsageError: none of the chosen models is for x2.
+    """
+    names = _names(options)
+    ours = [e for e in _bundled(names) if e.scale == 2 and (names or e.kind == "fidelity")]
+    if not ours:
+        raise UsageError("--peers compares at x2; add a model for x2 to --model, or leave it out")
+    return ours
+
+
 def _compare(
-    options: BenchmarkOptions, machine: str, laboratory: Any
+    options: BenchmarkOptions, ours: Sequence[Entry], machine: str, laboratory: Any
 ) -> tuple[dict[str, Any], str]:
     title = f"{options.peer_resolution} to x2 in ONNX Runtime, {options.threads} threads, {machine}"
     compared, text = laboratory.beside_peers(
-        _bundled(()),
+        ours,
         options.peers,
         options.plot,
         title=title,
