@@ -25,13 +25,16 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "results" / "decisions" / "stream_x2.json"
 
 
-def psnr_of(network: ParagonSR2, path: Path) -> float:
-    """PSNR-Y of one image by the protocol, in dB."""
+def psnr_of(network: ParagonSR2, path: Path, shave: int = 1) -> float:
+    """PSNR-Y of one image in dB, without its outermost ``shave`` times ``scale`` pixels.
+
+    The protocol's is without ``scale`` pixels.
+    """
     hr = crop_to_multiple(read_picture(path).pixels, network.scale)
     with torch.no_grad():
         sr = network(torch.from_numpy(to_float(shrink(hr, network.scale)))).numpy()
     pixels = to_pixels(sr, hr).astype(np.uint8, copy=False)
-    return round(score(pixels, hr, shave=network.scale).psnr_y, 4)
+    return round(score(pixels, hr, shave=shave * network.scale).psnr_y, 4)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ A plan names a configuration, the seconds of processor time that each run has, a
 they change of the configuration, and of the variant's row in the table of the family. The learning
 rate follows the time instead of the step, so that a slow candidate is not cut off at a high rate.
 Every run starts from nothing. Writes ``results/decisions/hours_PLAN.json``; runs that it already
-holds are not repeated.
+holds are not repeated. The averaged weights of each run stay in ``runs/hours_PLAN``.
 """
 
 from __future__ import annotations
@@ -26,17 +26,20 @@ from typing import Any
 import numpy as np
 import torch
 from compare_stages import psnr_of
+from measure_borders import INSIDE
 from pydantic import BaseModel, ConfigDict, Field
 
 from paragonsr2.images.reading import read_picture
 from paragonsr2.measure.machine import write_result
 from paragonsr2.measure.quality import LUMA_WEIGHTS
+from paragonsr2.network.generator import ParagonSR2
 from paragonsr2.training.config import TrainConfig
 from paragonsr2.training.config_file import load_config
 from paragonsr2.training.loop import Trainer
 from paragonsr2.training.pictures import list_images
 from paragonsr2.training.validation import validate
 from paragonsr2.variants import VARIANTS
+from paragonsr2.weights.store import save_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "decisions"
@@ -135,6 +138,11 @@ def changed_row(variant: str, row: dict[str, Any]) -> Iterator[None]:
         VARIANTS[variant] = before
 
 
+def inside_of(network: ParagonSR2, folder: Path) -> dict[str, float]:
+    """PSNR-Y of each picture of ``folder`` without its border, which can hide the order."""
+    return {file.stem: psnr_of(network, file, INSIDE) for file in list_images(folder)}
+
+
 class Run:
     """One run by the clock.
 
@@ -174,7 +182,9 @@ class Run:
                 if spent >= self.seconds * (len(curve) + 1) / self.validations:
                     with trainer.ema.applied(trainer.network) as averaged:
                         record = validate(averaged, val, torch.device("cpu")).record
-                    curve.append({"step": trainer.step, "seconds": round(spent, 1), **record})
+                        inside = inside_of(averaged, trainer.config.data.val.path)
+                    reached = {"inside": round(float(np.mean(list(inside.values()))), 4), **record}
+                    curve.append({"step": trainer.step, "seconds": round(spent, 1), **reached})
                     print(f"  {curve[-1]}", flush=True)
                     mark = time.process_time()
                 if spent >= self.seconds:
@@ -193,8 +203,8 @@ def configured(plan: Plan, candidate: Candidate, seed: int, output: str) -> Trai
     return load_config(ROOT / plan.config, [*plan.overrides, *candidate.overrides, *own])
 
 
-def trained(plan: Plan, candidate: Candidate, seed: int) -> dict[str, Any]:
-    """Train one run and measure it picture by picture."""
+def trained(plan: Plan, candidate: Candidate, seed: int, weights: Path) -> dict[str, Any]:
+    """Train one run, keep its averaged weights, and measure it picture by picture."""
     with tempfile.TemporaryDirectory() as output:
         config = configured(plan, candidate, seed, output)
         data = config.data
@@ -212,6 +222,9 @@ def trained(plan: Plan, candidate: Candidate, seed: int) -> dict[str, Any]:
             result["pictures"] = {
                 file.stem: psnr_of(averaged, file) for file in list_images(data.val.path)
             }
+            result["inside"] = inside_of(averaged, data.val.path)
+            weights.parent.mkdir(parents=True, exist_ok=True)
+            save_checkpoint(weights, averaged, config.network.variant)
     parameters = sum(p.numel() for p in network.parameters())
     about = {"name": candidate.name, "what": candidate.what, "seed": seed, "row": candidate.row}
     return {
@@ -245,7 +258,8 @@ def main() -> None:
         if any((run["name"], run["seed"]) == (candidate.name, seed) for run in runs):
             continue
         print(f"{candidate.name}, seed {seed}: {candidate.what}", flush=True)
-        result = trained(plan, candidate, seed)
+        weights = ROOT / "runs" / path.stem / f"{candidate.name}_{seed}.safetensors"
+        result = trained(plan, candidate, seed, weights)
         runs = known(path)["runs"]  # another command may write, too
         settings = plan.model_dump(mode="json", exclude={"run"})
         write_result(path, {**settings, "warmup_steps": WARMUP, "runs": [*runs, result]})

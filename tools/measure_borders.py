@@ -19,8 +19,8 @@ from paragonsr2.upscale.upscaler import Upscaler
 
 RESULT = Path(__file__).resolve().parent.parent / "results" / "quality" / "borders.json"
 SCALE = 2
-#: What is left out of the second score, in high-resolution pixels.
-INSIDE = 6 * SCALE
+#: What is left out of the second score: so many times the scale, in high-resolution pixels.
+INSIDE = 6
 MODELS = ("bicubic", "realtime", "stream", "photo")
 
 
@@ -38,11 +38,12 @@ def main() -> None:
             sr = upscaler(lr)
             rows[name][path.stem] = {
                 "psnr_y": round(score(sr, hr, SCALE).psnr_y, 3),
-                "inside": round(score(sr, hr, INSIDE).psnr_y, 3),
+                "inside": round(score(sr, hr, INSIDE * SCALE).psnr_y, 3),
             }
             print(path.stem, name, rows[name][path.stem], flush=True)
     write_result(RESULT, {
-        "set": options.data.name, "scale": SCALE, "left_out": [SCALE, INSIDE], "models": rows,
+        "set": options.data.name, "scale": SCALE,
+        "left_out": [SCALE, INSIDE * SCALE], "models": rows,
     })  # fmt: skip
 
 
