@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from benchmark.placement import Placed
+from benchmark.placement import Placed, frontier
 from paragonsr2.errors import MissingExtraError
 from paragonsr2.files import write_atomic
 
-_OURS, _THEIRS = "#c2410c", "#475569"
+_OURS, _THEIRS, _FRONTIER = "#c2410c", "#475569", "#dbe3ec"
 # Positions of a label relative to its mark: offset in points, alignment; best first.
 _PLACES: tuple[tuple[float, float, str, str], ...] = (
     (7, 0, "left", "center"), (-7, 0, "right", "center"),
@@ -28,6 +28,7 @@ _PLACES: tuple[tuple[float, float, str, str], ...] = (
 def plot_quality_speed(placed: Sequence[Placed], title: str, path: Path) -> list[Path]:
     """Plot PSNR-Y on Set14 against latency, as SVG and PNG.
 
+    A line joins the networks that no faster one equals: the best that can be had in each time.
     Networks without a Set14 figure appear as ticks at the lower edge.
 
     Args:
@@ -81,6 +82,12 @@ def _draw(axes: Any, placed: Sequence[Placed], title: str) -> None:
             [one.median * 1e3 for one in group], [one.set14 for one in group],
             c=colour, marker=mark, s=area, zorder=3, label="this package" if ours else "others",
         )  # fmt: skip
+    best = frontier(placed)
+    axes.plot(
+        [one.median * 1e3 for one in best], [one.set14 for one in best],
+        color=_FRONTIER, linewidth=3, zorder=1, drawstyle="steps-post",
+        label="the best in each time",
+    )  # fmt: skip
     for one in placed:
         if one.set14 is None:
             milliseconds = one.median * 1e3

@@ -14,10 +14,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from benchmark import peer_networks, peers, side_by_side
-from benchmark.placement import Placed, calls_within, dominating, placed_table
+from benchmark.placement import Placed, calls_within, dominating, frontier, placed_table
 from benchmark.plot import plot_quality_speed
 from benchmark.side_by_side import Ours, Patience, compare, trained_form
 from benchmark.torchvision_names import torchvision_names
@@ -160,6 +162,28 @@ def test_every_engine_is_a_candidate():
     kinds = {(one.backend, one.precision) for one in candidates_of([entry], 1)}
     assert {name.split()[0] for name, _ in kinds} == {"ONNX", "OpenVINO", "PyTorch", "TensorRT"}
     assert {("PyTorch cuda compiled", "fp16"), ("PyTorch cpu compiled", "fp32")} <= kinds
+
+
+def test_one_engine_or_device_can_be_chosen():
+    entry = Entry("realtime", 2, "fidelity", "MIT", 1, 1.0, {}, {}, {})
+    (only,) = candidates_of([entry], 1, "openvino", "gpu")
+    assert (only.backend, only.precision) == ("OpenVINO gpu", "fp16")
+    assert {one.backend for one in candidates_of([entry], 1, "onnxruntime", "cpu")} == {
+        "ONNX Runtime cpu"
+    }
+    assert all(one.cuda for one in candidates_of([entry], 1, device="cuda"))
+    with pytest.raises(UsageError, match="--backend torch --device coreml"):
+        candidates_of([entry], 1, "torch", "coreml")
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.none() | st.integers(30, 35)), max_size=12))
+def test_the_frontier_is_what_no_network_as_fast_equals(given):
+    placed = [Placed(str(i), median, None, set14) for i, (median, set14) in enumerate(given)]
+    best = frontier(placed)
+    for of in (lambda one: one.median, lambda one: one.set14):
+        assert [of(one) for one in best] == sorted({of(one) for one in best})
+    for one in (one for one in placed if one.set14 is not None):
+        assert any(b.median <= one.median and b.set14 >= one.set14 for b in best)
 
 
 def test_the_table_of_networks_is_sorted_and_marks_ours():

@@ -14,6 +14,7 @@ import typer
 
 from paragonsr2.cli.options import JsonOption
 from paragonsr2.errors import MissingExtraError, UsageError
+from paragonsr2.weights.metadata import BackendName
 
 if TYPE_CHECKING:
     from paragonsr2.measure.latency import Absent, Candidate, Resolution, Row
@@ -38,6 +39,16 @@ ResolutionOption = Annotated[
     typer.Option(
         help="Input size, WIDTHxHEIGHT; may be repeated.",
         show_default="1920x1080, 1280x720, 960x540",
+    ),
+]
+TimedBackendOption = Annotated[
+    BackendName, typer.Option(help="Time bundled models in this engine only; auto: in every one.")
+]
+TimedDeviceOption = Annotated[
+    str,
+    typer.Option(
+        help="Time bundled models on this device only: cpu, cuda, directml, coreml, or gpu "
+        "(OpenVINO); auto: on every one."
     ),
 ]
 CallsOption = Annotated[int, typer.Option(min=1, help="Timed calls per candidate.")]
@@ -80,6 +91,8 @@ class BenchmarkOptions:
     Attributes:
         models: bundled variants and engine files; empty for all bundled models.
         resolutions: of the inputs.
+        backend: engine to time bundled models in; ``auto`` for every engine.
+        device: to time bundled models on; ``auto`` for every device.
         calls: timed calls per candidate.
         warmup: untimed calls per candidate before them.
         threads: processor threads.
@@ -94,6 +107,8 @@ class BenchmarkOptions:
 
     models: Sequence[str]
     resolutions: Sequence[Resolution]
+    backend: BackendName
+    device: str
     calls: int
     warmup: int
     threads: int
@@ -109,6 +124,8 @@ class BenchmarkOptions:
 def benchmark(
     model: ModelsOption = None,
     resolution: ResolutionOption = None,
+    backend: TimedBackendOption = "auto",
+    device: TimedDeviceOption = "auto",
     calls: CallsOption = 9,
     warmup: WarmupOption = 2,
     threads: ThreadsOption = 2,
@@ -127,6 +144,8 @@ def benchmark(
     options = BenchmarkOptions(
         models=model or (),
         resolutions=[parse_resolution(text) for text in resolution or ()] or RESOLUTIONS,
+        backend=backend,
+        device=device,
         calls=calls,
         warmup=warmup,
         threads=threads,
@@ -154,7 +173,7 @@ def run_benchmark(options: BenchmarkOptions) -> tuple[dict[str, Any], str]:
         OutputError: a file cannot be written.
     """
     from paragonsr2.cli.candidates import use_threads
-    from paragonsr2.measure.machine import write_result
+    from paragonsr2.measure.machine import describe_machine, machine_line, write_result
 
     # Fail before the measurement, which takes minutes.
     laboratory = None if options.peers is None else _laboratory()
@@ -162,7 +181,7 @@ def run_benchmark(options: BenchmarkOptions) -> tuple[dict[str, Any], str]:
     candidates = _candidates(options)
     use_threads(options.threads)
     rows, absent = _measure(options, candidates)
-    machine = _machine()
+    machine = machine_line(describe_machine())
     result: dict[str, Any] = {
         "threads": options.threads,
         "rows": [asdict(row) for row in rows],
@@ -184,7 +203,9 @@ def _candidates(options: BenchmarkOptions) -> list[Candidate]:
     names = _names(options)
     candidates: list[Candidate] = []
     if names or not engines:
-        candidates += candidates_of(_bundled(names), options.threads)
+        candidates += candidates_of(
+            _bundled(names), options.threads, options.backend, options.device
+        )
     candidates += [engine_candidate(path) for path in engines]
     if options.baselines:
         candidates += baseline_candidates()
@@ -289,13 +310,6 @@ def _bundled(names: Sequence[str]) -> list[Entry]:
     if not chosen:
         raise UsageError("no models are bundled, so there is nothing to time; reinstall paragonsr2")
     return chosen
-
-
-def _machine() -> str:
-    from paragonsr2.measure.machine import describe_machine
-
-    about = describe_machine()
-    return f"{about['processor']}, {about['cores']} cores, {about['memory_gib']} GiB"
 
 
 def _progress(line: str) -> None:

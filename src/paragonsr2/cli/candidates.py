@@ -2,56 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from paragonsr2.errors import BackendError
+from paragonsr2.errors import BackendError, UsageError
 from paragonsr2.measure.latency import Candidate, Run
+from paragonsr2.upscale.backends import AUTO, PROVIDERS, TorchMode
+from paragonsr2.weights.metadata import BackendName, Precision
 
 if TYPE_CHECKING:
-    from paragonsr2.upscale.backends import TorchMode
     from paragonsr2.weights.catalogue import Entry
-    from paragonsr2.weights.metadata import Precision
+
+_Graph = Literal["onnx", "onnx_fp16"]
+
+#: What is timed in each engine: its graphs, devices, number formats and modes.
+_GRAPHS: Mapping[Precision, _Graph] = {"fp32": "onnx", "fp16": "onnx_fp16"}
+_IN_OPENVINO: Sequence[tuple[str, Precision]] = (("cpu", "fp32"), ("cpu", "bf16"), ("gpu", "fp16"))
+_IN_PYTORCH: Sequence[tuple[str, Precision, Sequence[TorchMode]]] = (
+    ("cpu", "fp32", ("eager", "compiled")),
+    ("cuda", "fp16", ("eager", "compiled", "graphs")),
+)
 
 _BUILD_AN_ENGINE = (
     "TensorRT runs engines: build one with paragonsr2 engine, then time it with --model FILE.engine"
 )
 
 
-def candidates_of(entries: Sequence[Entry], threads: int) -> list[Candidate]:
+def candidates_of(
+    entries: Sequence[Entry],
+    threads: int,
+    backend: BackendName = "auto",
+    device: str = "auto",
+) -> list[Candidate]:
     """List every engine and precision for each bundled model, whether installed or not.
 
     Args:
         entries: bundled models.
         threads: processor threads of the engines.
+        backend: only this engine; ``auto`` for all.
+        device: only this device, such as ``cpu``; ``auto`` for all.
+
+    Raises:
+        UsageError: the engine does not run on this device.
     """
-    return [one for entry in entries for one in _candidates(entry, threads)]
+    chosen = [
+        one
+        for entry in entries
+        for engine, there, one in _candidates(entry, threads)
+        if backend in ("auto", engine) and device in ("auto", there)
+    ]
+    if not chosen:
+        raise UsageError(
+            f"there is nothing to time with --backend {backend} --device {device}; the devices "
+            f"are cpu, {', '.join(AUTO)}, and gpu with openvino"
+        )
+    return chosen
 
 
-def _candidates(entry: Entry, threads: int) -> list[Candidate]:
-    from paragonsr2.upscale.backends import PROVIDERS
+def _candidates(entry: Entry, threads: int) -> Iterator[tuple[BackendName, str, Candidate]]:
+    """Candidates for one model, each after the names of its engine and its device."""
 
-    made: list[Candidate] = []
-
-    def add(backend: str, precision: str, start: Callable[[], Run], *, cuda: bool = False) -> None:
-        made.append(Candidate(entry.name, backend, precision, entry.scale, start, cuda))
+    def candidate(shown: str, device: str, precision: str, start: Callable[[], Run]) -> Candidate:
+        cuda = device == "cuda"
+        return Candidate(entry.name, shown, precision, entry.scale, start, cuda)
 
     for device in PROVIDERS:
-        name, cuda = f"ONNX Runtime {device}", device == "cuda"
-        add(name, "fp32", partial(open_onnx, entry, "onnx", device, threads), cuda=cuda)
-        add(name, "fp16", partial(open_onnx, entry, "onnx_fp16", device, threads), cuda=cuda)
-    add("OpenVINO cpu", "fp32", partial(open_openvino, entry, "cpu", "fp32", threads))
-    add("OpenVINO cpu", "bf16", partial(open_openvino, entry, "cpu", "bf16", threads))
-    add("OpenVINO gpu", "fp16", partial(open_openvino, entry, "gpu", "fp16", threads))
-    for mode in ("eager", "compiled"):
-        add(f"PyTorch cpu {mode}", "fp32", partial(_open_torch, entry, "cpu", "fp32", mode))
-    for mode in ("eager", "compiled", "graphs"):
-        start = partial(_open_torch, entry, "cuda", "fp16", mode)
-        add(f"PyTorch cuda {mode}", "fp16", start, cuda=True)
-    add("TensorRT", "fp16", _refuse_tensorrt, cuda=True)
-    return made
+        for precision, kind in _GRAPHS.items():
+            start = partial(open_onnx, entry, kind, device, threads)
+            one = candidate(f"ONNX Runtime {device}", device, precision, start)
+            yield "onnxruntime", device, one
+    for device, precision in _IN_OPENVINO:
+        start = partial(open_openvino, entry, device, precision, threads)
+        yield "openvino", device, candidate(f"OpenVINO {device}", device, precision, start)
+    for device, precision, modes in _IN_PYTORCH:
+        for mode in modes:
+            start = partial(_open_torch, entry, device, precision, mode)
+            one = candidate(f"PyTorch {device} {mode}", device, precision, start)
+            yield "torch", device, one
+    yield "tensorrt", "cuda", candidate("TensorRT", "cuda", "fp16", _refuse_tensorrt)
 
 
 def engine_candidate(path: Path) -> Candidate:
@@ -91,7 +121,7 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def open_onnx(entry: Entry, kind: Literal["onnx", "onnx_fp16"], device: str, threads: int) -> Run:
+def open_onnx(entry: Entry, kind: _Graph, device: str, threads: int) -> Run:
     """Open a bundled model in ONNX Runtime.
 
     Args:

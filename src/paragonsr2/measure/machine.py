@@ -16,13 +16,26 @@ import psutil
 from paragonsr2.files import write_atomic
 from paragonsr2.version import __version__
 
+#: Flags of a processor by what they mean for a network's speed; the first that it has is named.
+_INSTRUCTIONS = {
+    "avx512_bf16": "AVX-512 and bfloat16",
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+    "asimd": "NEON",
+}
 _PACKAGES = ("av", "numpy", "onnxruntime", "opencv-python-headless", "pyvips", "ray", "torch")
 
 
 def describe_machine() -> dict[str, object]:
-    """Processor, cores, memory, system and Python; nothing that identifies the machine."""
+    """Processor, cores, memory, system and Python; nothing that identifies the machine.
+
+    ``instructions`` is the widest kind of vectors that it computes with; None if unknown.
+    """
+    facts = _processor_facts()
+    flags = (facts.get("flags") or facts.get("Features", "")).split()
     return {
-        "processor": _processor(),
+        "processor": facts.get("model name") or platform.processor() or platform.machine(),
+        "instructions": next((name for flag, name in _INSTRUCTIONS.items() if flag in flags), None),
         "cores": psutil.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
@@ -77,11 +90,18 @@ def write_result(path: Path, result: Mapping[str, Any], report: str | None = Non
         write_atomic(path.with_suffix(".md"), report.encode())
 
 
-def _processor() -> str:
+def machine_line(machine: Mapping[str, Any]) -> str:
+    """What :func:`describe_machine` found, in one line; older results know less of it."""
+    instructions = machine.get("instructions")
+    processor = f"{machine['processor']}{f' with {instructions}' if instructions else ''}"
+    return f"{processor}, {machine['cores']} cores, {machine['memory_gib']} GiB"
+
+
+def _processor_facts() -> dict[str, str]:
+    """What Linux says of the first processor; empty elsewhere."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
