@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from paragonsr2.measure.machine import machine_line
 from paragonsr2.measure.quality import decibel
 from paragonsr2.variants import SCALES, VARIANTS
 from paragonsr2.weights.catalogue import entries
@@ -31,8 +32,7 @@ def load(path: str) -> dict:
 
 def machine(result: dict) -> str:
     """The machine of a result, in one line."""
-    about = result["machine"]
-    return f"{about['processor']}, {about['cores']} cores, {about['memory_gib']} GiB"
+    return machine_line(result["machine"])
 
 
 def rows(*lines: list[str]) -> str:
@@ -67,7 +67,7 @@ def quality() -> str:
     """All measurements of the bundled models."""
     timed = {
         one["name"]: one["engines"]["ONNX Runtime"]["median"] * 1e3
-        for one in load("speed/benchmark.json")["beside_peers"]["ours"]
+        for one in load("speed/peers.json")["beside_peers"]["ours"]
     }
     lines = [["model", *(f"{name}, dB / SSIM" for name in (*SETS, "val")),
               "parameters", "K MAC per LR pixel", "ms"]]  # fmt: skip
@@ -187,7 +187,7 @@ def speed() -> str:
 
 def peers() -> str:
     """Ours and other networks by latency, and what is at least as fast and better."""
-    result = load("speed/benchmark.json")
+    result = load("speed/peers.json")
     beside = result["beside_peers"]
     width, height = beside["input"]
     placed = [
@@ -200,22 +200,17 @@ def peers() -> str:
         quality = (one["psnr_y_x2_Set5"], one["psnr_y_x2_Set14"])
         known = ["" if value is None else decibel(value) for value in quality]
         lines.append([name, f"{seconds * 1e3:.1f}", *known])
-    notes: list[str] = []
-    for one in beside["ours"]:
-        better = ", ".join(peer["name"] for peer in one["faster_and_better"]) or "none"
-        share = max(engine["share_of_peak"] for engine in one["engines"].values())
-        notes.append(
-            f"Timed networks at least as fast as {one['name']} and better on Set14: {better}. "
-            f"{one['name']} reaches {math.floor(share * 1000) / 10:.1f} % of the machine's "
-            f"speed of a large float32 matrix product, and not collapsed would take "
-            f"{one['not_collapsed']['times_the_deployed']:.2f} times as long."
-        )
+    better = "; ".join(
+        f"{one['name']}: {', '.join(peer['name'] for peer in one['faster_and_better']) or 'none'}"
+        for one in beside["ours"]
+    )
     head = (
-        f"x2 of {width}x{height} in ONNX Runtime, two threads, one run "
+        f"x2 of {width}x{height} in ONNX Runtime, {result['threads']} threads, one run "
         f"({machine(result)}); other networks' quality as published or measured by "
         "their rows in the result file."
     )
-    return "\n\n".join([head, rows(*lines), *notes])
+    note = f"Timed networks that are at least as fast and better on Set14 than {better}."
+    return "\n\n".join([head, rows(*lines), note])
 
 
 def memory() -> str:
