@@ -6,7 +6,8 @@ A plan names a configuration, the seconds of processor time that each run has, a
 they change of the configuration, and of the variant's row in the table of the family. The learning
 rate follows the time instead of the step, so that a slow candidate is not cut off at a high rate.
 Every run starts from nothing. Writes ``results/decisions/hours_PLAN.json``; runs that it already
-holds are not repeated. The averaged weights of each run stay in ``runs/hours_PLAN``.
+holds are not repeated. A run that is stopped goes on from its state in ``runs/hours_PLAN``, where
+its averaged weights stay, too; ``--keep FOLDER`` leaves a small copy of the state.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import argparse
 import contextlib
 import json
 import math
-import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -29,6 +29,7 @@ from compare_stages import psnr_of
 from measure_borders import INSIDE
 from pydantic import BaseModel, ConfigDict, Field
 
+from paragonsr2.files import write_atomic
 from paragonsr2.images.reading import read_picture
 from paragonsr2.measure.machine import write_result
 from paragonsr2.measure.quality import LUMA_WEIGHTS
@@ -36,8 +37,10 @@ from paragonsr2.network.generator import ParagonSR2
 from paragonsr2.training.config import TrainConfig
 from paragonsr2.training.config_file import load_config
 from paragonsr2.training.loop import Trainer
+from paragonsr2.training.machine import graceful
 from paragonsr2.training.pictures import list_images
-from paragonsr2.training.validation import validate
+from paragonsr2.training.state import STATE_FILE, pack, read_state, unpack
+from paragonsr2.training.validation import ValidationSet, validate
 from paragonsr2.variants import VARIANTS
 from paragonsr2.weights.store import save_checkpoint
 
@@ -109,21 +112,20 @@ def sharpness(path: Path) -> float:
     return octaves[0] / max(octaves[1], 1e-9)
 
 
-@contextlib.contextmanager
-def sharpest_of(folders: Sequence[Path], share: float) -> Iterator[dict[str, Path]]:
-    """Folders of links to the sharpest pictures of ``folders``, all ranked together."""
+def sharpest_of(folders: Sequence[Path], share: float, made: Path) -> dict[str, Path]:
+    """Folders in ``made`` of links to the sharpest pictures of ``folders``, all ranked together."""
     if share >= 1.0:
-        yield {str(folder): folder for folder in folders}
-        return
+        return {str(folder): folder for folder in folders}
     files = [file for folder in folders for file in list_images(folder)]
     kept = sorted(files, key=sharpness, reverse=True)[: round(share * len(files))]
-    with tempfile.TemporaryDirectory() as made:
-        chosen = {str(folder): Path(made, folder.name) for folder in folders}
-        for folder in chosen.values():
-            folder.mkdir()
-        for file in kept:
-            (chosen[str(file.parent)] / file.name).symlink_to(file.resolve())
-        yield chosen
+    chosen = {str(folder): made / folder.name for folder in folders}
+    for folder in chosen.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    for file in kept:
+        link = chosen[str(file.parent)] / file.name
+        link.unlink(missing_ok=True)
+        link.symlink_to(file.resolve())
+    return chosen
 
 
 @contextlib.contextmanager
@@ -144,7 +146,7 @@ def inside_of(network: ParagonSR2, folder: Path) -> dict[str, float]:
 
 
 class Run:
-    """One run by the clock.
+    """One run by the clock, which goes on from the state in its folder if there is one.
 
     Args:
         config: of the run; its steps do not count.
@@ -154,77 +156,104 @@ class Run:
 
     def __init__(self, config: TrainConfig, seconds: float, validations: int) -> None:
         self.seconds, self.validations, self.schedule = seconds, validations, config.schedule
-        self.trainer = Trainer(config, log=lambda line: print(" ", line, flush=True))
+        self.spent, self.curve, self.stopping = 0.0, list[dict[str, float]](), False
+        state = config.run.output / STATE_FILE
+        begun = state.exists()
+        self.trainer = Trainer(config, resume=begun, log=lambda line: print(" ", line, flush=True))
+        if begun:
+            known = read_state(state)
+            self.spent, self.curve = known["spent"], known["curve"]
+            print(f"  goes on after {self.spent:.0f} s", flush=True)
 
-    def rate(self, step: int, spent: float) -> float:
-        """Learning rate of a step that begins after ``spent`` seconds."""
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the training, with the time spent and the curve."""
+        return {**self.trainer.state_dict(), "spent": self.spent, "curve": self.curve}
+
+    def stop(self) -> None:
+        """Stop after the step that is being done."""
+        self.stopping = True
+
+    def rate(self) -> float:
+        """Learning rate of the next step."""
         high, low = self.schedule.lr, self.schedule.final_lr
-        falling = low + (high - low) * 0.5 * (1.0 + math.cos(math.pi * spent / self.seconds))
-        return falling * min(1.0, (step + 1) / WARMUP)
+        share = min(1.0, self.spent / self.seconds)
+        falling = low + (high - low) * 0.5 * (1.0 + math.cos(math.pi * share))
+        return falling * min(1.0, (self.trainer.step + 1) / WARMUP)
 
-    def train(self) -> dict[str, Any]:
-        """Train until the time is over; returns the curve."""
+    def train(self) -> bool:
+        """Train until the time is over; returns whether it is, or the run was stopped."""
         trainer = self.trainer
         sampler, val = trainer.prepare_data()
-        curve = list[dict[str, float]]()
-        spent, wall = 0.0, time.monotonic()
-        with contextlib.closing(trainer.batches(sampler)) as batches:
+        with contextlib.closing(trainer.batches(sampler)) as batches, graceful(self.stop):
             mark = time.process_time()
             for lr, hr in batches:
-                rate = self.rate(trainer.step, spent)
+                rate = self.rate()
                 steady = {"lr": rate, "final_lr": rate, "warmup": 0}
                 schedule = self.schedule.model_copy(update=steady)
                 trainer.config = trainer.config.model_copy(update={"schedule": schedule})
                 trainer.train_step(lr, hr)
                 trainer.step += 1
                 now = time.process_time()
-                spent, mark = spent + now - mark, now
-                if spent >= self.seconds * (len(curve) + 1) / self.validations:
-                    with trainer.ema.applied(trainer.network) as averaged:
-                        record = validate(averaged, val, torch.device("cpu")).record
-                        inside = inside_of(averaged, trainer.config.data.val.path)
-                    reached = {"inside": round(float(np.mean(list(inside.values()))), 4), **record}
-                    curve.append({"step": trainer.step, "seconds": round(spent, 1), **reached})
-                    print(f"  {curve[-1]}", flush=True)
+                self.spent, mark = self.spent + now - mark, now
+                if self.spent >= self.seconds * (len(self.curve) + 1) / self.validations:
+                    self.validate(val)
                     mark = time.process_time()
-                if spent >= self.seconds:
+                over = self.spent >= self.seconds
+                if over or self.stopping or trainer.checkpoints.due():
+                    trainer.checkpoints.save(self)
+                if over or self.stopping:
                     break
-        return {
-            "steps": trainer.step,
-            "seconds": round(spent, 1),
-            "wall_seconds": round(time.monotonic() - wall, 1),
-            "curve": curve,
-        }
+        return self.spent >= self.seconds
+
+    def validate(self, val: ValidationSet) -> None:
+        """Add a point to the curve."""
+        trainer = self.trainer
+        with trainer.ema.applied(trainer.network) as averaged:
+            record = validate(averaged, val, torch.device("cpu")).record
+            inside = inside_of(averaged, trainer.config.data.val.path)
+        self.curve.append({
+            "step": trainer.step, "seconds": round(self.spent, 1),
+            "inside": round(float(np.mean(list(inside.values()))), 4), **record,
+        })  # fmt: skip
+        print(f"  {self.curve[-1]}", flush=True)
 
 
-def configured(plan: Plan, candidate: Candidate, seed: int, output: str) -> TrainConfig:
-    """The configuration of one run."""
-    own = [f"run.seed={seed}", f'run.output="{output}"', "run.threads=1", "data.grow=[]"]
-    return load_config(ROOT / plan.config, [*plan.overrides, *candidate.overrides, *own])
+def configured(plan: Plan, candidate: Candidate, seed: int, folder: Path) -> TrainConfig:
+    """The configuration of one run in ``folder``."""
+    own = [f"run.seed={seed}", f'run.output="{folder}"', "run.threads=1", "data.grow=[]"]
+    config = load_config(ROOT / plan.config, [*plan.overrides, *candidate.overrides, *own])
+    photographs = [f.path for f in config.data.folders if f.path.name.startswith("free")]
+    chosen = sharpest_of(sorted(set(photographs)), candidate.sharpest, folder / "pictures")
+    folders = [
+        one.model_copy(update={"path": chosen.get(str(one.path), one.path)})
+        for one in config.data.folders
+    ]
+    data = config.data.model_copy(update={"train": folders})
+    return config.model_copy(update={"data": data})
 
 
-def trained(plan: Plan, candidate: Candidate, seed: int, weights: Path) -> dict[str, Any]:
-    """Train one run, keep its averaged weights, and measure it picture by picture."""
-    with tempfile.TemporaryDirectory() as output:
-        config = configured(plan, candidate, seed, output)
-        data = config.data
-        photographs = [f.path for f in data.folders if f.path.name.startswith("free")]
-        with sharpest_of(sorted(set(photographs)), candidate.sharpest) as chosen:
-            folders = [
-                f.model_copy(update={"path": chosen.get(str(f.path), f.path)}) for f in data.folders
-            ]
-            config = config.model_copy(update={"data": data.model_copy(update={"train": folders})})
-            with changed_row(config.network.variant, candidate.row):
-                run = Run(config, plan.seconds, plan.validations)
-                result = run.train()
-        network = run.trainer.network.eval()
-        with run.trainer.ema.applied(network) as averaged:
-            result["pictures"] = {
-                file.stem: psnr_of(averaged, file) for file in list_images(data.val.path)
-            }
-            result["inside"] = inside_of(averaged, data.val.path)
-            weights.parent.mkdir(parents=True, exist_ok=True)
-            save_checkpoint(weights, averaged, config.network.variant)
+def trained(
+    plan: Plan, candidate: Candidate, seed: int, folder: Path, keep: Path | None
+) -> dict[str, Any] | None:
+    """Train one run in ``folder`` and measure it picture by picture; None if it was stopped."""
+    copy = None if keep is None else keep / f"{folder.parent.name}_{folder.name}.state"
+    if copy is not None and copy.exists() and not (folder / STATE_FILE).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        unpack(copy, folder)
+    config = configured(plan, candidate, seed, folder)
+    with changed_row(config.network.variant, candidate.row):
+        run = Run(config, plan.seconds, plan.validations)
+        over = run.train()
+    if copy is not None:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(copy, pack(folder, files=()))
+    if not over:
+        return None
+    val, network = config.data.val.path, run.trainer.network.eval()
+    with run.trainer.ema.applied(network) as averaged:
+        pictures = {file.stem: psnr_of(averaged, file) for file in list_images(val)}
+        inside = inside_of(averaged, val)
+        save_checkpoint(folder / "weights.safetensors", averaged, config.network.variant)
     parameters = sum(p.numel() for p in network.parameters())
     about = {"name": candidate.name, "what": candidate.what, "seed": seed, "row": candidate.row}
     return {
@@ -233,7 +262,11 @@ def trained(plan: Plan, candidate: Candidate, seed: int, weights: Path) -> dict[
         "sharpest": candidate.sharpest,
         "precision": run.trainer.accelerator.mixed_precision,
         "trained_parameters": parameters,
-        **result,
+        "steps": run.trainer.step,
+        "seconds": round(run.spent, 1),
+        "curve": run.curve,
+        "pictures": pictures,
+        "inside": inside,
     }
 
 
@@ -247,6 +280,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("plan", type=Path)
     parser.add_argument("--only", nargs="*", metavar="NAME", help="only these runs")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for small copies of states")
     options = parser.parse_args()
     plan = Plan.model_validate(tomllib.loads(options.plan.read_text(encoding="utf-8")))
     path = RESULTS / f"hours_{options.plan.stem}.json"
@@ -258,8 +292,12 @@ def main() -> None:
         if any((run["name"], run["seed"]) == (candidate.name, seed) for run in runs):
             continue
         print(f"{candidate.name}, seed {seed}: {candidate.what}", flush=True)
-        weights = ROOT / "runs" / path.stem / f"{candidate.name}_{seed}.safetensors"
-        result = trained(plan, candidate, seed, weights)
+        # Relative, as the folders of the data are, so that its state fits on another machine.
+        folder = Path("runs", path.stem, f"{candidate.name}_{seed}")
+        result = trained(plan, candidate, seed, folder, options.keep)
+        if result is None:
+            print("stopped; the same command goes on", flush=True)
+            return
         runs = known(path)["runs"]  # another command may write, too
         settings = plan.model_dump(mode="json", exclude={"run"})
         write_result(path, {**settings, "warmup_steps": WARMUP, "runs": [*runs, result]})
