@@ -80,14 +80,15 @@ class WindowAttention(nn.Module):
         w, s, heads, dim = self.window, self.shift, self.heads, HEAD_DIM
         padded = pad_to_multiple(qkv, w, before=s)
         padded_h, padded_w = padded.shape[-2:]
+        rows, columns = padded_h // w, padded_w // w
         # N windows, h heads, T pixels per window, D per head
         qkv_NThD = self._windows(padded).reshape(-1, 3, heads, dim, w * w).permute(1, 0, 2, 4, 3)
         q_NhTD, k_NhTD, v_NhTD = qkv_NThD.unbind(0)
         real = pad_to_multiple(torch.ones_like(qkv[:, :1]), w, before=s)
         mask_N11T = (self._windows(1.0 - real) * MASKED)[:, :, None]
         out_NhTD = F.scaled_dot_product_attention(q_NhTD, k_NhTD, v_NhTD, attn_mask=mask_N11T)
-        out = out_NhTD.transpose(2, 3).reshape(batch, padded_h // w, padded_w // w, -1, w, w)
-        out = out.permute(0, 3, 1, 4, 2, 5).reshape(batch, -1, padded_h, padded_w)
+        out = out_NhTD.transpose(2, 3).reshape(batch, rows, columns, heads * dim, w, w)
+        out = out.permute(0, 3, 1, 4, 2, 5).reshape(batch, heads * dim, padded_h, padded_w)
         return out[..., s : s + height, s : s + width]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -168,7 +168,9 @@ class HalfResolution(nn.Module):
         even = x
         # Crops to train on are even. A graph that is exported must not depend on the size.
         if not self.training or height % 2 or width % 2:
-            even = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
+            # Written so that an exporter sees an even side without having to prove it.
+            odd_h, odd_w = 2 * ((height + 1) // 2) - height, 2 * ((width + 1) // 2) - width
+            even = F.pad(x, (0, odd_w, 0, odd_h), mode="replicate")
         y = self.widen(self.body(self.down(even)))
         y = F.pixel_shuffle(y, 2)[..., :height, :width]
         return x + self.up(F.leaky_relu(y, 0.1))

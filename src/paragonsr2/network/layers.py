@@ -205,9 +205,10 @@ class GlobalPool(nn.AdaptiveAvgPool2d):
 def pad_to_multiple(x: Tensor, multiple: int, before: int = 0) -> Tensor:
     """Zero-pad ``before`` rows and columns in front, then behind up to a multiple of the side."""
     height, width = x.shape[-2:]
-    behind_h = (-(height + before)) % multiple
-    behind_w = (-(width + before)) % multiple
-    return F.pad(x, (before, behind_w, before, behind_h))
+    # Written so that an exporter sees the padded side as a product, and need not find out that it is.
+    padded_h = multiple * ((height + before + multiple - 1) // multiple)
+    padded_w = multiple * ((width + before + multiple - 1) // multiple)
+    return F.pad(x, (before, padded_w - width - before, before, padded_h - height - before))
 
 
 class _DepthwiseOnCpu(torch.autograd.Function):
