@@ -1,9 +1,28 @@
-// Runs a document of shaders/wgsl.py on a picture.
-async function enlarge(document, pixels, width, height) {
+// One device for all pictures, and each shader compiled once: on a CPU that takes seconds.
+let opened;
+const pipelines = new Map();
+const errors = [];
+
+async function openDevice() {
   const adapter = await navigator.gpu.requestAdapter();
   const device = await adapter.requestDevice();
-  const errors = [];
   device.onuncapturederror = (event) => errors.push(event.error.message);
+  return device;
+}
+
+function pipelineOf(device, code) {
+  if (!pipelines.has(code)) {
+    const module = device.createShaderModule({ code });
+    const compute = { module, entryPoint: "main" };
+    pipelines.set(code, device.createComputePipeline({ layout: "auto", compute }));
+  }
+  return pipelines.get(code);
+}
+
+// Runs a document of shaders/wgsl.py on a picture.
+async function enlarge(document, pixels, width, height) {
+  opened ??= openDevice();
+  const device = await opened;
   const packed = Uint8Array.from(atob(document.weights), (c) => c.charCodeAt(0));
   const weights = new Float32Array(packed.buffer);
   const { STORAGE, UNIFORM, COPY_DST, COPY_SRC, MAP_READ } = GPUBufferUsage;
@@ -24,10 +43,7 @@ async function enlarge(document, pixels, width, height) {
   }
   const encoder = device.createCommandEncoder();
   for (const stage of document.stages) {
-    const module = device.createShaderModule({ code: stage.code });
-    const pipeline = device.createComputePipeline({
-      layout: "auto", compute: { module, entryPoint: "main" },
-    });
+    const pipeline = pipelineOf(device, stage.code);
     const own = upload(weights.slice(stage.first, stage.first + stage.count), STORAGE);
     const bound = [size, own, buffers[stage.writes], ...stage.reads.map((name) => buffers[name])];
     const pass = encoder.beginComputePass();
@@ -44,6 +60,6 @@ async function enlarge(document, pixels, width, height) {
   encoder.copyBufferToBuffer(buffers.output, 0, back, 0, result);
   device.queue.submit([encoder.finish()]);
   await back.mapAsync(GPUMapMode.READ);
-  if (errors.length) throw new Error(errors[0]);
+  if (errors.length) throw new Error(errors.splice(0).join("; "));
   return Array.from(new Float32Array(back.getMappedRange()));
 }
