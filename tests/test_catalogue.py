@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import pyvips
 import torch
+from PIL import Image
 
 from conftest import ROOT, photo_like
 from paragonsr2.errors import OptionError, WeightsError
@@ -18,6 +20,7 @@ from paragonsr2.upscale.upscaler import Upscaler
 from paragonsr2.variants import VARIANTS
 from paragonsr2.weights import catalogue
 from paragonsr2.weights.catalogue import FOLDER, bundled_bytes, bundled_path, entries, find
+from paragonsr2.weights.purposes import suited
 from paragonsr2.weights.store import load_checkpoint
 
 ENTRIES = pytest.mark.parametrize("entry", entries(), ids=lambda e: e.name)
@@ -117,6 +120,24 @@ def test_readme_is_current():
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert check.returncode == 0, check.stderr
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("quality", [10, 30, 60, 85])
+def test_what_the_command_takes_for_a_jpeg_beats_every_resize(scale, quality, data):
+    from paragonsr2.images.reading import read_picture
+    from paragonsr2.measure.quality import crop_to_multiple, score, shrink
+
+    models = [suited(quality, scale), "bicubic", "magic:0.0", "magic:0.5", "magic:1.0"]
+    ups, scores = [Upscaler(model, scale) for model in models], []
+    for file in sorted((data / "val").iterdir())[:4]:
+        hr = crop_to_multiple(read_picture(file).pixels, scale)
+        stored = io.BytesIO()
+        Image.fromarray(shrink(hr, scale)).save(stored, "jpeg", quality=quality)
+        lr = np.asarray(Image.open(stored))
+        scores.append([score(up(lr), hr, scale).psnr_y for up in ups])
+    ours, *classical = np.mean(scores, axis=0)
+    assert ours > max(classical) + 0.1
 
 
 def test_a_large_image_needs_little_memory(tmp_path):

@@ -8,6 +8,7 @@ import pickle
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from paragonsr2.images.writing import write_picture
 from paragonsr2.network.generator import build
 from paragonsr2.variants import VARIANTS
 from paragonsr2.weights.catalogue import entries
+from paragonsr2.weights.purposes import suited
 from paragonsr2.weights.store import save_checkpoint
 from test_weights import Bomb
 
@@ -269,11 +271,28 @@ def test_a_coarse_jpeg_gets_advice_that_can_be_taken(tmp_path, scale, model):
     for name, quality in (("coarse.jpg", 60), ("fine.jpg", 98), ("plain.png", None)):
         path = tmp_path / name
         write_picture(path, Picture(photo_like(40, 56)), quality=quality or 95)
-        said = run("upscale", path, "--scale", scale).stderr
+        said = run("upscale", path, "--scale", scale, "-m", "realtime").stderr
         assert (f"--model {model}" in said) == (name == "coarse.jpg")
     taken = run("upscale", tmp_path / "coarse.jpg", "--scale", scale, "-m", model, "--overwrite")
     assert taken.returncode == 0
     assert "--model" not in taken.stderr
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_coarse_jpegs_get_a_model_of_their_own(tmp_path, scale):
+    model, coarse = suited(60, scale), tmp_path / "in" / "coarse.jpg"
+    for name, quality in (("coarse.jpg", 60), ("fine.jpg", 98), ("plain.png", 95)):
+        write_picture(coarse.with_name(name), Picture(photo_like(40, 56)), quality=quality)
+    done = run("upscale", coarse.parent, "-o", tmp_path / "out", "--scale", scale, "--json")
+    report = json.loads(done.stdout)
+    models = {Path(one["input"]).name: one["model"] for one in report["results"]}
+    assert models == {"coarse.jpg": model, "fine.jpg": "realtime", "plain.png": "realtime"}
+    assert set(report["model"].split(", ")) == {"realtime", model}
+    for name, chosen in models.items():
+        one = tmp_path / name
+        run("upscale", coarse.with_name(name), "-o", one, "--scale", scale, "-m", chosen)
+        (made,) = (tmp_path / "out").rglob(f"{one.stem}*")
+        assert made.read_bytes() == one.read_bytes()
 
 
 def test_short_help_and_completion_work():

@@ -133,12 +133,14 @@ def test_a_model_that_knows_jpeg_is_advised_where_it_helps(tmp_path):
         assert done.exit_code == 0, done.output
         return done.stderr
 
-    assert "one is a JPEG" in said("old", "good")
-    assert "2 are JPEGs" in said("old", "older")
+    faithful = ["--model", "realtime"]
+    assert "one is a JPEG" in said("old", "good", options=faithful)
+    assert "2 are JPEGs" in said("old", "older", options=faithful)
     for names, options in (
-        (["good"], []),
+        (["old"], []),
+        (["good"], faithful),
         (["old"], ["--model", "stream:compressed"]),
         (["old"], ["--model", "bicubic"]),
-        (["old"], ["--scale", "4"]),
+        (["old"], [*faithful, "--scale", "4"]),
     ):
         assert "stream:compressed mends" not in said(*names, options=options)

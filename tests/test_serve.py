@@ -27,6 +27,7 @@ from paragonsr2.upscale.backends import ClassicalBackend
 from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.task import Task
 from paragonsr2.upscale.upscaler import Upscaler
+from paragonsr2.weights.purposes import suited
 
 pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
 pytest.importorskip("fastapi_offline", reason="the extra serve is not installed")
@@ -46,13 +47,16 @@ def by_command(content, folder, model="realtime", scale=2, suffix=".png", **opti
 
 
 @pytest.mark.parametrize(
-    ("kind", "suffix", "wanted", "to"),
-    [("PNG", ".png", "keep", ".png"), ("JPEG", ".jpg", "keep", ".jpg"),
-     ("PNG", ".png", "webp", ".webp"), ("WEBP", ".webp", "tiff", ".tif")],
+    ("kind", "suffix", "wanted", "to", "model"),
+    [("PNG", ".png", "keep", ".png", "realtime"), ("PNG", ".png", "webp", ".webp", "realtime"),
+     ("JPEG", ".jpg", "keep", ".jpg", suited(75, 2)),
+     ("WEBP", ".webp", "tiff", ".tif", "realtime")],
 )  # fmt: skip
-def test_the_result_has_the_bytes_of_the_command(running, tmp_path, kind, suffix, wanted, to):
+def test_the_result_has_the_bytes_of_the_command(
+    running, tmp_path, kind, suffix, wanted, to, model
+):
     content = picture(kind)
-    expected = by_command(content, tmp_path, suffix=suffix, to=to, quality=80)
+    expected = by_command(content, tmp_path, model, suffix=suffix, to=to, quality=80)
     answer = running.post(f"/v1/upscale?format={wanted}&quality=80", content)
     assert answer.status_code == 200, answer.text
     assert answer.content == expected
@@ -64,7 +68,7 @@ def test_the_result_has_the_bytes_of_the_command(running, tmp_path, kind, suffix
     )
     assert form.content == expected
     facts = {name: answer.headers[f"x-paragonsr2-{name}"] for name in ("model", "scale", "width")}
-    assert facts == {"model": "realtime", "scale": "2", "width": "64"}
+    assert facts == {"model": model, "scale": "2", "width": "64"}
     assert "onnxruntime" in answer.headers["x-paragonsr2-backend"]
     assert answer.headers["content-type"].startswith("image/")
 
@@ -269,7 +273,7 @@ def test_models_are_those_that_can_be_chosen(running):
             f"/v1/upscale?model={one['model']}&scale={one['scale']}", picture(height=4, width=4)
         )
         assert answer.status_code == 200
-    assert {"realtime", "stream", "bicubic"} <= {one["model"] for one in models}
+    assert {"auto", "realtime", "stream", "bicubic"} <= {one["model"] for one in models}
 
 
 def test_strength_goes_from_the_faithful_model_to_the_other(running):

@@ -22,11 +22,13 @@ from paragonsr2.upscale.upscaler import Upscaler
 
 QUALITY = Path(__file__).resolve().parent.parent / "results" / "quality"
 RESULTS = {2: QUALITY / "jpeg.json", 4: QUALITY / "jpeg_x4.json"}
-QUALITIES = (20, 35, 50, 60, 70, 80, 90, 95)
+QUALITIES = (20, 35, 50, 60, 70, 80, 90, 95, 98)
 MODELS = {
-    2: ("bicubic", "realtime", "stream", "stream:compressed", "stream:real"),
-    4: ("bicubic", "realtime", "stream", "stream:real"),
-}
+    2: (
+        "bicubic", "realtime", "realtime:compressed", "stream", "stream:compressed", "stream:real",
+    ),
+    4: ("bicubic", "realtime", "realtime:compressed", "stream", "stream:real"),
+}  # fmt: skip
 
 
 def main() -> None:

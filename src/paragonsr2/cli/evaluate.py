@@ -21,7 +21,6 @@ from paragonsr2.cli.options import (
 )
 from paragonsr2.cli.output import shown
 from paragonsr2.errors import ImageError, UsageError
-from paragonsr2.weights.source import is_bundled
 
 if TYPE_CHECKING:
     from paragonsr2.measure.quality import Score
@@ -48,6 +47,7 @@ def evaluate(
     from paragonsr2.measure.machine import write_result
     from paragonsr2.measure.quality import mean_score
     from paragonsr2.upscale.upscaler import Upscaler
+    from paragonsr2.weights.source import is_bundled
 
     if kind != "bicubic":
         raise UsageError(f"there is no --kind {kind}; use bicubic")

@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from paragonsr2.upscale.task import Outcome, TaskProgress
     from paragonsr2.upscale.upscaler import EngineFacts
 
-#: By scale, the bundled model that makes the best of JPEGs, and below which quality; from
-#: ``results/quality/jpeg.json`` and ``jpeg_x4.json``.
-_FOR_JPEGS = {2: ("stream:compressed", 90), 4: ("stream:real", 85)}
-
 
 class JobReport:
     """Reports a job while it runs, and explains what is kept if the user interrupts it.
@@ -62,13 +58,13 @@ class JobReport:
             files, "files", f"{self._about['backend']}, tile {self._about['tile']}"
         )
         self._started = time.perf_counter()
-        self._outcomes: list[Outcome] = []
+        self._outcomes: list[tuple[Outcome, str]] = []
         self._clip: TaskProgress | None = None
 
     @property
     def failed(self) -> bool:
         """Whether any file failed."""
-        return any(outcome.status == "failed" for outcome in self._outcomes)
+        return any(outcome.status == "failed" for outcome, _ in self._outcomes)
 
     def __enter__(self) -> Self:
         """Announce the job."""
@@ -112,12 +108,12 @@ class JobReport:
             }
         )
 
-    def add(self, outcome: Outcome) -> None:
-        """Report a finished task."""
+    def add(self, outcome: Outcome, model: str) -> None:
+        """Report a finished task, and the model that did it."""
         self._clip = None
-        self._outcomes.append(outcome)
+        self._outcomes.append((outcome, model))
         self._line.show(outcome.source.name, len(self._outcomes))
-        self._events.send("result", _fields(outcome))
+        self._events.send("result", _fields(outcome, model))
         if outcome.status == "done" and not self._silent:
             path = str(outcome.target)
             # A pipe gets the name itself.
@@ -148,8 +144,8 @@ class JobReport:
         )
 
     def _summarise(self) -> None:
-        count = Counter(outcome.status for outcome in self._outcomes)
-        noted = sum(bool(outcome.notes) for outcome in self._outcomes)
+        count = Counter(outcome.status for outcome, _ in self._outcomes)
+        noted = sum(bool(outcome.notes) for outcome, _ in self._outcomes)
         seconds = time.perf_counter() - self._started
         summary: dict[str, object] = {
             **self._about,
@@ -159,7 +155,7 @@ class JobReport:
         }
         self._events.send("end", summary)
         if self._as_json:
-            print(json.dumps({**summary, "results": [_fields(one) for one in self._outcomes]}))
+            print(json.dumps({**summary, "results": [_fields(*one) for one in self._outcomes]}))
         elif not self._events.wanted:
             parts = [f"{count[key]} {key}" for key in ("done", "skipped", "failed") if count[key]]
             parts += [f"{noted} with notes on damage"] if noted else []
@@ -175,24 +171,28 @@ class JobReport:
     def _advice(self) -> str:
         """What would have made better pictures of compressed JPEGs; empty for nothing."""
         from paragonsr2.variants import VARIANTS
+        from paragonsr2.weights.purposes import BEST_FOR_JPEGS
 
-        advised = _FOR_JPEGS.get(cast(int, self._about["scale"]))
-        if advised is None or self._about["model"] not in VARIANTS:
+        best = BEST_FOR_JPEGS.get(cast(int, self._about["scale"]))
+        if best is None:
             return ""
-        model, below = advised
-        qualities = (one.jpeg_quality for one in self._outcomes if one.status == "done")
-        coarse = sum(quality is not None and quality < below for quality in qualities)
+        coarse = sum(
+            one.status == "done" and one.jpeg_quality is not None and one.jpeg_quality < best.below
+            for one, model in self._outcomes
+            if model in VARIANTS
+        )
         if not coarse:
             return ""
         these = "one is a JPEG" if coarse == 1 else f"{coarse} are JPEGs"
-        return f"{these} of a quality below {below}; --model {model} mends what it cost"
+        return f"{these} of a quality below {best.below}; --model {best.model} mends what it cost"
 
 
-def _fields(outcome: Outcome) -> dict[str, object]:
+def _fields(outcome: Outcome, model: str) -> dict[str, object]:
     """The fields of a result, as docs/events.md describes them."""
     return {
         "input": str(outcome.source),
         "output": str(outcome.target),
+        "model": model,
         "status": outcome.status,
         "message": outcome.message,
         "notes": outcome.notes,

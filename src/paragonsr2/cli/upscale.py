@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import typer
@@ -18,11 +18,11 @@ from paragonsr2.cli.cluster import (
     RayWorkersOption,
 )
 from paragonsr2.cli.options import (
+    MODEL_HELP,
     BackendOption,
     DeviceOption,
     EnsembleOption,
     JsonOption,
-    ModelOption,
     PrecisionOption,
     PurposeOption,
     ScaleOption,
@@ -38,7 +38,6 @@ from paragonsr2.clips.codecs import CodecName
 from paragonsr2.errors import UsageError
 from paragonsr2.images.names import DEFAULT_QUALITY as IMAGE_QUALITY
 from paragonsr2.images.names import ImageFormatName
-from paragonsr2.weights.source import with_strength
 
 if TYPE_CHECKING:
     from paragonsr2.upscale.pictures import PictureOptions
@@ -55,6 +54,14 @@ Inputs = Annotated[
     typer.Argument(
         help="Images, videos, folders (searched recursively), glob patterns, or - for standard "
         "input."
+    ),
+]
+SuitedModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help=f"auto: realtime, and realtime:compressed for JPEGs of a low quality. {MODEL_HELP}",
     ),
 ]
 Output = Annotated[
@@ -158,7 +165,7 @@ def upscale(
     context: typer.Context,
     inputs: Inputs,
     output: Output = None,
-    model: ModelOption = "realtime",
+    model: SuitedModelOption = "auto",
     purpose: PurposeOption = None,
     strength: StrengthOption = None,
     scale: ScaleOption = None,
@@ -197,6 +204,8 @@ def upscale(
     if purpose is not None:
         model = _model_for(purpose, scale, context)
     if strength is not None:
+        from paragonsr2.weights.source import with_strength
+
         model = with_strength(model, strength)
     engine = _Engine(
         model, scale, backend, device, precision, tile_of(tile), ensemble, trust_model, unchecked
@@ -209,27 +218,44 @@ def upscale(
     cluster = None
     if ray is not None:
         cluster = Cluster(ray, ray_cpus, ray_gpus, ray_workers, ray_transfer)
-    with (
-        standard_streams(inputs, output, exclusive=as_json or as_events) as files,
-        engine.opened(videos, cluster) as workers,
-    ):
-        facts = workers.facts
-        tasks = _plan(files, facts.scale, images, videos, outputs, ensemble=ensemble)
-        report = JobReport(
-            facts,
-            len(tasks),
-            as_json=as_json,
-            as_events=as_events,
-            quiet=files.to_stdout,
-            shown=files.shown,
-        )
-        pictures, clips = outputs.pictures(images), videos.options(outputs.max_pixels)
-        with report, workers.running(tasks, pictures, clips, report.progress) as outcomes:
-            for outcome in outcomes:
-                report.add(outcome)
+    pictures, clips = outputs.pictures(images), videos.options(outputs.max_pixels)
+    with standard_streams(inputs, output, exclusive=as_json or as_events) as files:
+        with ExitStack() as reporting:
+            with engine.opened(videos, cluster) as workers:
+                facts = workers.facts
+                tasks = _plan(files, facts.scale, images, videos, outputs, ensemble=ensemble)
+                shares = engine.shares(tasks, facts)
+                report = reporting.enter_context(
+                    JobReport(
+                        replace(facts, model=", ".join(shares)),
+                        len(tasks),
+                        as_json=as_json,
+                        as_events=as_events,
+                        quiet=files.to_stdout,
+                        shown=files.shown,
+                    )
+                )
+                _work(workers, shares.pop(facts.model, []), pictures, clips, report)
+            for other, share in shares.items():
+                with engine.of(other).opened(videos, cluster) as workers:
+                    _work(workers, share, pictures, clips, report)
         files.deliver(tasks)
     if report.failed:
         raise typer.Exit(1)
+
+
+def _work(
+    workers: _Workers,
+    tasks: Sequence[Task],
+    pictures: PictureOptions,
+    clips: VideoOptions,
+    report: JobReport,
+) -> None:
+    if not tasks:
+        return
+    with workers.running(tasks, pictures, clips, report.progress) as outcomes:
+        for outcome in outcomes:
+            report.add(outcome, workers.facts.model)
 
 
 def _model_for(purpose: str, scale: int | None, context: typer.Context) -> str:
@@ -256,6 +282,23 @@ class _Engine:
     trust_model: bool
     unchecked: bool
 
+    def of(self, model: str) -> _Engine:
+        """The same with another model."""
+        return replace(self, model=model)
+
+    def shares(self, tasks: Sequence[Task], facts: EngineFacts) -> dict[str, list[Task]]:
+        """The tasks by the names of the models that do them; ``facts`` are of the opened one."""
+        from paragonsr2.images.jpeg import jpeg_quality
+        from paragonsr2.weights.purposes import AUTO, suited
+
+        if self.model != AUTO:
+            return {facts.model: list(tasks)}
+        shares: dict[str, list[Task]] = {}
+        for task in tasks:
+            model = suited(jpeg_quality(task.source), facts.scale)
+            shares.setdefault(model, []).append(task)
+        return shares
+
     @contextmanager
     def opened(self, videos: _Videos, cluster: Cluster | None) -> Generator[_Workers]:
         """Load the network; what is missing for videos is reported now, not at the first clip."""
@@ -268,15 +311,18 @@ class _Engine:
             "trust_model": self.trust_model,
             "check_results": not self.unchecked,
         }
+        from paragonsr2.weights.purposes import AUTO, USUAL
+
+        model = USUAL if self.model == AUTO else self.model
         if cluster is not None:
-            opened = cluster.opened(self.model, self.scale, options, videos.temporal)
+            opened = cluster.opened(model, self.scale, options, videos.temporal)
             with opened as workers:
                 yield workers
             return
         from paragonsr2.upscale.upscaler import Upscaler
         from paragonsr2.upscale.video import open_steadier
 
-        upscaler = Upscaler(self.model, self.scale, **options)
+        upscaler = Upscaler(model, self.scale, **options)
         open_steadier(videos.temporal, upscaler.scale)
         yield _Here(upscaler)
 

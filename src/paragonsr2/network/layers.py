@@ -205,7 +205,7 @@ class GlobalPool(nn.AdaptiveAvgPool2d):
 def pad_to_multiple(x: Tensor, multiple: int, before: int = 0) -> Tensor:
     """Zero-pad ``before`` rows and columns in front, then behind up to a multiple of the side."""
     height, width = x.shape[-2:]
-    # Written so that an exporter sees the padded side as a product, and need not find out that it is.
+    # Written so that an exporter sees a product, and need not find out that it is one.
     padded_h = multiple * ((height + before + multiple - 1) // multiple)
     padded_w = multiple * ((width + before + multiple - 1) // multiple)
     return F.pad(x, (before, padded_w - width - before, before, padded_h - height - before))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from paragonsr2.errors import OptionError
 from paragonsr2.images.formats import WRITABLE
+from paragonsr2.images.jpeg import jpeg_quality
 from paragonsr2.variants import SCALES, VARIANTS
 from paragonsr2.weights.catalogue import entries
-from paragonsr2.weights.purposes import PURPOSES
+from paragonsr2.weights.purposes import AUTO, PURPOSES, USUAL, suited
 from paragonsr2.weights.source import with_strength
 
 CLASSICAL = ("bicubic", "magic:1.0")
@@ -38,6 +40,12 @@ class Choice:
             return self.model
         return with_strength(self.model, round(self.strength, 2))
 
+    def of(self, file: Path) -> Choice:
+        """The same for a file: ``auto`` becomes the model that suits it."""
+        if self.model != AUTO:
+            return self
+        return replace(self, model=suited(jpeg_quality(file), self.scale))
+
     def check(self) -> None:
         """Check that these choices are offered.
 
@@ -61,11 +69,11 @@ class Choice:
 
 
 def offered() -> dict[str, tuple[int, ...]]:
-    """Models with their scales: the bundled networks, then classical resizing for comparison."""
+    """Models with their scales: the choice by the file, bundled networks, classical resizing."""
     models: dict[str, tuple[int, ...]] = {}
     for entry in entries():
         models[entry.model] = (*models.get(entry.model, ()), entry.scale)
-    return models | dict.fromkeys(CLASSICAL, tuple(SCALES))
+    return {AUTO: models[USUAL]} | models | dict.fromkeys(CLASSICAL, tuple(SCALES))
 
 
 def has_dial(model: str) -> bool:
@@ -84,6 +92,8 @@ def purpose(model: str) -> str:
     """What a model of :func:`offered` is for, in a few words."""
     if model in CLASSICAL:
         return "classical resize, for comparison"
+    if model == AUTO:
+        return f"by the file: {USUAL}, or what mends a JPEG of a low quality"
     variant, _, kind = model.partition(":")
     if not kind:
         return f"{VARIANTS[variant].purpose}; stays closest to the original"

@@ -29,6 +29,7 @@ from paragonsr2.serve.spool import SpoolFolder
 from paragonsr2.serve.telling import told
 from paragonsr2.serve.zipping import zip_pieces
 from paragonsr2.upscale.video import plan_video
+from paragonsr2.weights.purposes import AUTO
 
 #: Most results in one ZIP.
 _MOST_RESULTS = 1000
@@ -42,7 +43,7 @@ class JobForm(BaseModel):
     name: str = Field(
         "", max_length=1000, description="Name of the file; that of a clip tells its container."
     )
-    model: str = Field("realtime", description="One of those that GET /v1/models lists.")
+    model: str = Field(AUTO, description="One of those that GET /v1/models lists.")
     scale: int = Field(2, description="Enlargement: 2, 3, 4 or 8, as the model offers.")
     format: Literal["keep", ImageFormatName, ContainerName] = Field(
         "keep", description="Format of the result; keep is that of the picture or clip."
@@ -95,11 +96,14 @@ class JobRoutes:
             body, fields = await receive_file(request, folder, "file")
             form = with_fields(query, {**fields, "name": query.name or fields.get("name", "")})
             name = _name_of(body, form)
-            body.rename(self._parts.runner.source(folder.path, name))
+            body = body.rename(self._parts.runner.source(folder.path, name))
+            choice = Choice(form.model, form.scale, strength=form.strength)
+            choice.check()
+            choice = choice.of(body)
             job = Job(
                 id=folder.path.name,
                 name=name,
-                model=form.model,
+                model=choice.model,
                 scale=form.scale,
                 format=form.format,
                 codec=form.codec or "",

@@ -31,6 +31,7 @@ from paragonsr2.serve.telling import told
 from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.task import Outcome, Task, TaskProgress
 from paragonsr2.weights.catalogue import Entry, entries
+from paragonsr2.weights.purposes import AUTO
 
 Form = TypeVar("Form", bound=BaseModel)
 
@@ -50,7 +51,7 @@ class UpscaleForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str = Field("realtime", description="One of those that GET /v1/models lists.")
+    model: str = Field(AUTO, description="One of those that GET /v1/models lists.")
     scale: int = Field(2, description="Enlargement: 2, 3, 4 or 8, as the model offers.")
     format: Literal["keep", ImageFormatName] = Field(
         "keep", description="Format of the result; keep is that of the picture."
@@ -119,6 +120,7 @@ class PictureRoutes:
             form = with_fields(query, fields)
             choice = _choice(form)
             choice.check()
+            choice = choice.of(body)
             task = _task(body, choice)
             outcome = await self._parts.queue.run(
                 request.receive, lambda stop: self._enlarge(task, choice, form.quality, stop)
@@ -228,7 +230,7 @@ def _choice(form: UpscaleForm) -> Choice:
 
 def _facts(model: str, entry: Entry | None) -> dict[str, Any]:
     if entry is None:
-        return {"kind": "classical", "purpose": purpose(model)}
+        return {"kind": AUTO if model == AUTO else "classical", "purpose": purpose(model)}
     return {
         "kind": entry.kind,
         "purpose": purpose(model),

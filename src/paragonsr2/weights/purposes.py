@@ -1,4 +1,4 @@
-"""Models by what people want: ``--for WORD``."""
+"""Models by what people want, ``--for WORD``, and by the file that is enlarged, ``auto``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ PURPOSES = {
         "old JPEGs, noisy and blurred pictures, cleaned", ("photo:real", "stream:real")
     ),
     "video": Purpose(
-        "video and JPEGs as cameras and websites compress them", ("stream:compressed", "realtime")
+        "video and JPEGs as cameras and websites compress them",
+        ("stream:compressed", "realtime:compressed", "realtime"),
     ),
     "crisp": Purpose(
         "sharper than faithful, some detail invented",
@@ -37,6 +38,43 @@ PURPOSES = {
     ),
     "drawing": Purpose("drawings, anime and line work", ("stream:art", "realtime:art")),
 }
+
+
+@dataclass(frozen=True)
+class ForJpegs:
+    """A model for JPEGs of a low quality.
+
+    Attributes:
+        model: as for ``--model``.
+        below: the quality from which on a faithful model is better.
+    """
+
+    model: str
+    below: int
+
+
+#: The name of the choice by the file, and what it takes where nothing else is better.
+AUTO, USUAL = "auto", "realtime"
+
+#: By scale, what the choice by the file takes for JPEGs: as quick as the usual model. From
+#: ``results/quality/jpeg.json`` and ``jpeg_x4.json``, as are the next.
+QUICK_FOR_JPEGS = {2: ForJpegs("realtime:compressed", 95), 4: ForJpegs("realtime:compressed", 95)}
+
+#: By scale, the model that makes the best of JPEGs.
+BEST_FOR_JPEGS = {2: ForJpegs("stream:compressed", 90), 4: ForJpegs("stream:real", 85)}
+
+
+def suited(quality: int | None, scale: int) -> str:
+    """The bundled model that ``auto`` takes for a file.
+
+    Args:
+        quality: of a JPEG, see :func:`paragonsr2.images.jpeg.jpeg_quality`; None for all else.
+        scale: of the enlargement.
+    """
+    quick = QUICK_FOR_JPEGS.get(scale)
+    if quick is None or quality is None or quality >= quick.below:
+        return USUAL
+    return quick.model
 
 
 def model_for(word: str, scale: int) -> str:
