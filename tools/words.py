@@ -2,8 +2,9 @@
 
     python tools/words.py
 
-One row a word, from pictures that come with the repository or are drawn by code: enlarged by
-bicubic, by the faithful model of the same variant, and by the word's own model.
+One row a word, and one for a JPEG without a word, from pictures that come with the repository or
+are drawn by code: enlarged by bicubic, by the faithful model of the same variant, and by the model
+that is taken.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from paragonsr2.arrays.pixels import Pixels8
 from paragonsr2.measure.quality import shrink
 from paragonsr2.training.drawn import draw_picture
 from paragonsr2.upscale.upscaler import Upscaler
-from paragonsr2.weights.purposes import available, model_for
+from paragonsr2.weights.purposes import available, model_for, suited
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "images" / "words.webp"
@@ -43,7 +44,9 @@ def stored(pixels: Pixels8) -> Pixels8:
         return np.asarray(image)
 
 
+#: What is shown by word; the empty one is for no word.
 ROWS: dict[str, tuple[str, Callable[[], Pixels8]]] = {
+    "": (f"a JPEG of quality {QUALITY}", lambda: stored(houses(40, 80))),
     "crisp": ("a clean photograph", lambda: houses(180, 460)),
     "restore": (f"a JPEG of quality {QUALITY}", lambda: stored(houses(180, 460))),
     "drawing": (
@@ -57,15 +60,16 @@ def main() -> None:
     """Write the picture."""
     rows: list[np.ndarray] = []
     for word, (what, make) in ROWS.items():
-        if SCALE not in available().get(word, []):
+        if word and SCALE not in available().get(word, []):
             continue
-        lr, model = make(), model_for(word, SCALE)
+        lr = make()
+        model = model_for(word, SCALE) if word else suited(QUALITY, SCALE)
         variant = model.partition(":")[0]
         tiles: list[np.ndarray] = []
         for name, label in (
             ("bicubic", f"{what}: bicubic"),
             (variant, f"faithful ({variant})"),
-            (model, f"{word} ({model})"),
+            (model, f"{word or 'no flag'} ({model})"),
         ):
             tiles.append(labelled(label, Upscaler(name, SCALE)(lr)))
         rows.append(np.hstack(tiles))
