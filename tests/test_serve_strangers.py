@@ -13,6 +13,8 @@ import pytest
 
 from paragonsr2.errors import UsageError
 from paragonsr2.serve.server import read_token
+from paragonsr2.serve.telling import without_paths
+from paragonsr2.upscale.task import Task
 
 pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
 pytest.importorskip("fastapi_offline", reason="the extra serve is not installed")
@@ -179,3 +181,10 @@ def test_hostile_requests_are_answered_and_harm_nothing(running):
                 assert str(running.parts.spool.root) not in told
                 assert "Traceback" not in told
     assert running.post("/v1/upscale", picture()).status_code == 200
+
+
+def test_a_message_names_nobody_elses_folder(tmp_path):
+    mine, theirs = (Task(tmp_path / one / "source.png", tmp_path / one / "r.png") for one in "ab")
+    text = f"cannot read {mine.source}: broken; {theirs.source}: cut '{theirs.target}'"
+    told = without_paths(text, mine, "the picture")
+    assert told == "cannot read the picture: broken; another file: cut 'another file'"

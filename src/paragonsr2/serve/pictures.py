@@ -27,7 +27,7 @@ from paragonsr2.serve.guard import note_done
 from paragonsr2.serve.names import result_suffix
 from paragonsr2.serve.parts import Parts
 from paragonsr2.serve.queueing import Stop
-from paragonsr2.serve.telling import told
+from paragonsr2.serve.telling import told, without_paths
 from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.task import Outcome, Task, TaskProgress
 from paragonsr2.weights.catalogue import Entry, entries
@@ -177,7 +177,9 @@ class PictureRoutes:
         note_done(request.scope, **done)
         headers = {f"X-ParagonSR2-{name.title()}": str(value) for name, value in done.items()}
         if outcome.message:
-            headers["X-ParagonSR2-Note"] = quote(outcome.message, safe=" :;,()")
+            task = Task(outcome.source, outcome.target)
+            note = without_paths(outcome.message, task, "the picture")
+            headers["X-ParagonSR2-Note"] = quote(note, safe=" :;,()")
         return headers
 
 

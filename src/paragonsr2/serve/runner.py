@@ -19,7 +19,7 @@ from paragonsr2.serve.models import Models
 from paragonsr2.serve.names import result_suffix
 from paragonsr2.serve.queueing import Stop
 from paragonsr2.serve.spool import Spool, SpoolFolder
-from paragonsr2.serve.telling import told
+from paragonsr2.serve.telling import told, without_paths
 from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.task import Outcome, Task, TaskProgress
 from paragonsr2.upscale.video import VideoOptions
@@ -226,11 +226,12 @@ class JobRunner:
             self._store.finish(job.id, "failed", "an error in the service; its log has more")
         elif outcome.error is None:
             # A job that was killed after its last step finds its result there, up to date.
-            message = outcome.message if outcome.status == "done" else ""
+            task = Task(outcome.source, outcome.target)
+            note = without_paths(outcome.message, task, noun(job))
             self._store.finish(
                 job.id,
                 "done",
-                message,
+                note if outcome.status == "done" else "",
                 frames=outcome.frames,
                 width=outcome.width,
                 height=outcome.height,

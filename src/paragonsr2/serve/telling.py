@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from paragonsr2.errors import (
     EnvironmentProblem,
     ImageTooLargeError,
@@ -32,11 +34,14 @@ def told(error: ParagonError, task: Task, noun: str, most: int, scale: int) -> P
 
 
 def without_paths(text: str, task: Task, noun: str) -> str:
-    """A message about a task without the paths of its files."""
+    """A message about a task without the paths of its files, and of anybody else's."""
     for path, name in (
         (task.source, noun),
         (task.target, "the result"),
         (task.source.parent, "the service's folder"),
     ):
         text = text.replace(str(path), name)
-    return text
+    # libvips has one list of errors for all threads, so a message may hold a neighbour's, too, and
+    # the name of its folder is what only its owner knows.
+    neighbours = re.escape(str(task.source.parent.parent)) + r"/[^\s'\",;:()]*"
+    return re.sub(neighbours, "another file", text)
