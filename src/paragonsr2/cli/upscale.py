@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ from paragonsr2.cli.cluster import (
     RayTransferOption,
     RayWorkersOption,
 )
+from paragonsr2.cli.doers import Doer, Engine
 from paragonsr2.cli.options import (
     MODEL_HELP,
     BackendOption,
@@ -41,11 +42,8 @@ from paragonsr2.images.names import ImageFormatName
 
 if TYPE_CHECKING:
     from paragonsr2.upscale.pictures import PictureOptions
-    from paragonsr2.upscale.task import Outcome, Progress, Task
-    from paragonsr2.upscale.upscaler import EngineFacts, Upscaler, UpscalerOptions
-    from paragonsr2.upscale.upscaler import TileOption as TileValue
+    from paragonsr2.upscale.task import Task
     from paragonsr2.upscale.video import VideoOptions
-    from paragonsr2.weights.metadata import BackendName, Precision
 
 _IMAGES, _VIDEO = "Images", "Video"
 
@@ -207,7 +205,7 @@ def upscale(
         from paragonsr2.weights.source import with_strength
 
         model = with_strength(model, strength)
-    engine = _Engine(
+    engine = Engine(
         model, scale, backend, device, precision, tile_of(tile), ensemble, trust_model, unchecked
     )
     images = _Images(image_format, quality)
@@ -221,7 +219,7 @@ def upscale(
     pictures, clips = outputs.pictures(images), videos.options(outputs.max_pixels)
     with standard_streams(inputs, output, exclusive=as_json or as_events) as files:
         with ExitStack() as reporting:
-            with engine.opened(videos, cluster) as workers:
+            with engine.opened(videos.temporal, cluster) as workers:
                 facts = workers.facts
                 tasks = _plan(files, facts.scale, images, videos, outputs, ensemble=ensemble)
                 shares = engine.shares(tasks, facts)
@@ -237,7 +235,7 @@ def upscale(
                 )
                 _work(workers, shares.pop(facts.model, []), pictures, clips, report)
             for other, share in shares.items():
-                with engine.of(other).opened(videos, cluster) as workers:
+                with engine.of(other).opened(videos.temporal, cluster) as workers:
                     _work(workers, share, pictures, clips, report)
         files.deliver(tasks)
     if report.failed:
@@ -245,7 +243,7 @@ def upscale(
 
 
 def _work(
-    workers: _Workers,
+    workers: Doer,
     tasks: Sequence[Task],
     pictures: PictureOptions,
     clips: VideoOptions,
@@ -266,114 +264,6 @@ def _model_for(purpose: str, scale: int | None, context: typer.Context) -> str:
     if source is not None and source.name != "DEFAULT":
         raise UsageError("--for chooses the model; give --model or --for, not both")
     return model_for(purpose, scale or DEFAULT_SCALE)
-
-
-@dataclass(frozen=True)
-class _Engine:
-    """The network and how it runs."""
-
-    model: str
-    scale: int | None
-    backend: BackendName
-    device: str
-    precision: Precision
-    tile: TileValue
-    ensemble: bool
-    trust_model: bool
-    unchecked: bool
-
-    def of(self, model: str) -> _Engine:
-        """The same with another model."""
-        return replace(self, model=model)
-
-    def shares(self, tasks: Sequence[Task], facts: EngineFacts) -> dict[str, list[Task]]:
-        """The tasks by the names of the models that do them; ``facts`` are of the opened one."""
-        from paragonsr2.images.jpeg import jpeg_quality
-        from paragonsr2.weights.purposes import AUTO, suited
-
-        if self.model != AUTO:
-            return {facts.model: list(tasks)}
-        shares: dict[str, list[Task]] = {}
-        for task in tasks:
-            model = suited(jpeg_quality(task.source), facts.scale)
-            shares.setdefault(model, []).append(task)
-        return shares
-
-    @contextmanager
-    def opened(self, videos: _Videos, cluster: Cluster | None) -> Generator[_Workers]:
-        """Load the network; what is missing for videos is reported now, not at the first clip."""
-        options: UpscalerOptions = {
-            "backend": self.backend,
-            "device": self.device,
-            "precision": self.precision,
-            "tile": self.tile,
-            "ensemble": self.ensemble,
-            "trust_model": self.trust_model,
-            "check_results": not self.unchecked,
-        }
-        from paragonsr2.weights.purposes import AUTO, USUAL
-
-        model = USUAL if self.model == AUTO else self.model
-        if cluster is not None:
-            opened = cluster.opened(model, self.scale, options, videos.temporal)
-            with opened as workers:
-                yield workers
-            return
-        from paragonsr2.upscale.upscaler import Upscaler
-        from paragonsr2.upscale.video import open_steadier
-
-        upscaler = Upscaler(model, self.scale, **options)
-        open_steadier(videos.temporal, upscaler.scale)
-        yield _Here(upscaler)
-
-
-class _Workers(Protocol):
-    """Who does the work."""
-
-    @property
-    def facts(self) -> EngineFacts:
-        """The engine."""
-        ...
-
-    def running(
-        self,
-        tasks: Sequence[Task],
-        pictures: PictureOptions,
-        clips: VideoOptions,
-        progress: Progress,
-    ) -> AbstractContextManager[Generator[Outcome]]:
-        """The outcomes of the tasks, in order, as the work goes on."""
-        ...
-
-
-class _Here:
-    """This process does the work."""
-
-    def __init__(self, upscaler: Upscaler) -> None:
-        self.facts, self._upscaler = upscaler.facts, upscaler
-
-    def running(
-        self,
-        tasks: Sequence[Task],
-        pictures: PictureOptions,
-        clips: VideoOptions,
-        progress: Progress,
-    ) -> AbstractContextManager[Generator[Outcome]]:
-        """See :class:`_Workers`."""
-        from paragonsr2.upscale.job import run_tasks
-
-        return closing(
-            run_tasks(
-                tasks,
-                self._upscaler,
-                overwrite=pictures.overwrite,
-                strict=pictures.strict,
-                max_pixels=pictures.max_pixels,
-                quality=pictures.quality,
-                video=clips,
-                progress=progress,
-            )
-        )
 
 
 @dataclass(frozen=True)
