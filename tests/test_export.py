@@ -249,9 +249,9 @@ def test_a_wrong_flag_is_refused(refused, checkpoint_path, tmp_path, monkeypatch
     refused(checkpoint=checkpoint_path, **change)
 
 
-@pytest.mark.parametrize("limit", ["TOLERANCE", "LEAST_PSNR"])
-def test_a_failed_proof_leaves_nothing(checkpoint_path, tmp_path, monkeypatch, limit):
-    value = -1.0 if limit == "TOLERANCE" else 1000.0
+@pytest.mark.parametrize("change", [("TOLERANCE", -1.0), ("LEAST", {"FP16": 1000.0})])
+def test_a_failed_proof_leaves_nothing(checkpoint_path, tmp_path, monkeypatch, change):
+    limit, value = change
     monkeypatch.setattr(f"paragonsr2.export.parity.{limit}", value)
     with pytest.raises(ExportError):
         release_onnx(load_checkpoint(checkpoint_path), tmp_path / "out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from paragonsr2 import paragonsr2_realtime
 from paragonsr2.errors import OptionError, ScaleError
 from paragonsr2.measure.cost import network_cost
 from paragonsr2.network.attention import WindowAttention
+from paragonsr2.network.blocks import join_narrow_halves
 from paragonsr2.network.generator import ParagonSR2, build
 from paragonsr2.network.layers import CollapsibleConv, DilatedDepthwise, WideContext
 from paragonsr2.variants import SCALES, VARIANTS
@@ -86,6 +88,16 @@ def test_the_hidden_width_does_not_limit_a_kernel(inputs, outputs, expansion):
 def test_parameters_keep_the_order_that_states_of_runs_rely_on():
     names = [name for name, _ in CollapsibleConv(8, 8, expansion=2).named_parameters()]
     assert names == ["expand", "mix", "project", "bias"]
+
+
+def test_joined_halves_are_the_same_network(make_stirred):
+    deployed = make_stirred("photo").collapse()
+    joined = copy.deepcopy(deployed)
+    join_narrow_halves(joined)
+    assert {type(m) for m in joined.modules()} - {type(m) for m in deployed.modules()}
+    x = torch.rand(2, 3, 21, 18)
+    with torch.no_grad():
+        torch.testing.assert_close(joined(x), deployed(x), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -23,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from paragonsr2.errors import ExportError, UsageError
 from paragonsr2.measure.cost import network_cost
+from paragonsr2.network.blocks import join_narrow_halves
 from paragonsr2.network.generator import ParagonSR2
 from paragonsr2.network.int8 import Int8Conv, int8_convs, is_int8, set_rounding
 from paragonsr2.weights.metadata import ExportPrecision, TileNeeds
@@ -78,6 +79,8 @@ def build_onnx(
     traced = deepcopy(deployed)
     if precision == "fp16":
         traced = traced.half()
+    if precision == "fp32":  # the form for CPUs
+        join_narrow_halves(traced)
     set_rounding(traced, on=False)
     model = _trace(traced, opset)
     if precision == "fp16":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from paragonsr2.arrays.pixels import FloatNCHW
@@ -25,12 +27,11 @@ ODD_SIZES = ((1, 1), (7, 5), (33, 17), (47, 65), (3, 91))
 #: Largest absolute error of an FP32 model against PyTorch.
 TOLERANCE = 1e-4
 
-#: Least PSNR of an FP16 model against PyTorch in float32, decibel, peak 1.
-LEAST_PSNR = 50.0
+Kind = Literal["FP32", "FP16", "INT8"]
 
-#: The same of an INT8 model against PyTorch that rounds as well: a number between two steps may
-#: fall to the other side, and the next layer's with it.
-LEAST_PSNR_INT8 = 40.0
+#: Least PSNR of a model against PyTorch in float32, decibel, peak 1. For INT8 PyTorch rounds as
+#: well, but a number between two steps may fall to the other side, and the next layer's with it.
+LEAST = {"FP16": 50.0, "INT8": 40.0}
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def check_parity(
 
     Raises:
         ExportError: the model does not run; gives another shape, NaN or Inf; or is too far from
-            PyTorch: more than 1e-4 anywhere in FP32, less than 50 dB in FP16 or 40 dB in INT8.
+            PyTorch: more than 1e-4 anywhere in FP32 (from PyTorch in float32 and in float64), less
+            than 50 dB in FP16 or 40 dB in INT8.
     """
     (found,) = check_parities([model], network, inputs)
     return found
@@ -110,34 +112,54 @@ def check_parities(
     sessions = [open_session(model) for model in models]
     found: list[list[Parity]] = [[] for _ in models]
     for name, x in inputs:
-        with torch.inference_mode():
-            expected = network(torch.from_numpy(x)).numpy()
+        expected = _run(network, x, torch.float32)
         for session, parities in zip(sessions, found, strict=True):
-            parities.append(_compare(session, name, x, expected, rounds=rounds))
+            kind = _kind(session, rounds=rounds)
+            parity = _compare(session, name, x, expected)
+            if kind == "FP32" and not _is_near(parity, kind):
+                # A deep network strains float32 on noise: what PyTorch rounds adds to what ONNX
+                # Runtime rounds. In float64 it rounds nothing.
+                parity = _compare(session, name, x, _run(network, x, torch.float64))
+            _require_near(parity, kind)
+            parities.append(parity)
     return found
 
 
+def _run(network: ParagonSR2, x: FloatNCHW, dtype: torch.dtype) -> npt.NDArray[np.floating]:
+    used = network if dtype == torch.float32 else copy.deepcopy(network).to(dtype)
+    with torch.inference_mode():
+        return used(torch.from_numpy(x).to(dtype)).numpy()
+
+
+def _kind(session: ort.InferenceSession, *, rounds: bool) -> Kind:
+    if rounds:
+        return "INT8"
+    return "FP16" if session.get_inputs()[0].type == "tensor(float16)" else "FP32"
+
+
 def _compare(
-    session: ort.InferenceSession, name: str, x: FloatNCHW, expected: FloatNCHW, *, rounds: bool
+    session: ort.InferenceSession, name: str, x: FloatNCHW, expected: npt.NDArray[np.floating]
 ) -> Parity:
     half = session.get_inputs()[0].type == "tensor(float16)"
     given = x.astype(np.float16) if half else x
-    result = cast(FloatNCHW, session.run(None, {"input": given})[0]).astype(np.float32)
+    result = cast(FloatNCHW, session.run(None, {"input": given})[0])
     if result.shape != expected.shape:
         raise ExportError(f"{name}: shape {result.shape}, not {expected.shape}")
     difference = result.astype(np.float64) - expected
-    max_error = float(np.abs(difference).max())
     mse = float(np.mean(difference**2))
     psnr = math.inf if mse == 0.0 else -10.0 * math.log10(mse) if mse > 0.0 else math.nan
-    # Written this way round because NaN must fail too.
-    least = LEAST_PSNR_INT8 if rounds else LEAST_PSNR
-    is_exact = not half and not rounds
-    near = max_error <= TOLERANCE if is_exact else psnr >= least
-    if not near:
-        limit = f"at most {TOLERANCE:g}" if is_exact else f"at least {least:g} dB"
-        precision = "INT8" if rounds else "FP16" if half else "FP32"
+    return Parity(name, x.shape[2], x.shape[3], float(np.abs(difference).max()), psnr)
+
+
+def _is_near(parity: Parity, kind: Kind) -> bool:
+    # NaN is not near.
+    return parity.max_error <= TOLERANCE if kind == "FP32" else parity.psnr >= LEAST[kind]
+
+
+def _require_near(parity: Parity, kind: Kind) -> None:
+    if not _is_near(parity, kind):
+        limit = f"at most {TOLERANCE:g}" if kind == "FP32" else f"at least {LEAST[kind]:g} dB"
         raise ExportError(
-            f"the {precision} model differs from PyTorch on {name}: "
-            f"{max_error:.2g}, {psnr:.1f} dB; it must be {limit}. Nothing was written"
+            f"the {kind} model differs from PyTorch on {parity.name}: "
+            f"{parity.max_error:.2g}, {parity.psnr:.1f} dB; it must be {limit}. Nothing was written"
         )
-    return Parity(name, x.shape[2], x.shape[3], max_error, psnr)
