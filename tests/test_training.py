@@ -552,7 +552,7 @@ def test_shipped_configurations_run_two_steps_and_name_the_schema(path, tmp_path
     assert path.read_text().startswith("#:schema ./schema.json\n")
     config = load_config(path)
     # A clip needs 64 low-resolution pixels on both sides.
-    more = 136 if (config.degradation.kind, config.network.scale) == ("codec", 4) else 0
+    more = 68 * (config.network.scale - 2) if config.degradation.kind == "codec" else 0
     for name, size in (("train", (136, 140)), ("val", (136, 132))):
         (tmp_path / name).mkdir()
         picture = photo_like(*(side + more for side in size), seed=1)
