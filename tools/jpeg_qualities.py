@@ -1,4 +1,4 @@
-"""Measure models on JPEGs of several qualities: ``results/quality/jpeg.json``, ``jpeg_x4.json``.
+"""Measure models on JPEGs of several qualities: ``results/quality/jpeg.json`` and ``jpeg_xN.json``.
 
     python tools/jpeg_qualities.py --data ../shared/data/val [--scale 4]
 
@@ -21,13 +21,16 @@ from paragonsr2.training.pictures import list_images
 from paragonsr2.upscale.upscaler import Upscaler
 
 QUALITY = Path(__file__).resolve().parent.parent / "results" / "quality"
-RESULTS = {2: QUALITY / "jpeg.json", 4: QUALITY / "jpeg_x4.json"}
+RESULTS = {2: QUALITY / "jpeg.json", 3: QUALITY / "jpeg_x3.json", 4: QUALITY / "jpeg_x4.json"}
 QUALITIES = (20, 35, 50, 60, 70, 80, 90, 95, 98)
 MODELS = {
     2: (
         "bicubic", "realtime", "realtime:compressed", "stream", "stream:compressed", "stream:real",
     ),
-    4: ("bicubic", "realtime", "realtime:compressed", "stream", "stream:real"),
+    3: ("bicubic", "realtime", "realtime:compressed", "stream"),
+    4: (
+        "bicubic", "realtime", "realtime:compressed", "stream", "stream:compressed", "stream:real",
+    ),
 }  # fmt: skip
 
 

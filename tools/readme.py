@@ -388,6 +388,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/quality.md": {
         "quality": quality,
         "jpeg": jpeg,
+        "jpeg3": lambda: jpeg("quality/jpeg_x3.json"),
         "jpeg4": lambda: jpeg("quality/jpeg_x4.json"),
         "bfloat16": bfloat16,
         "int8": int8,
