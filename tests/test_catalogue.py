@@ -132,7 +132,7 @@ def test_readme_is_current():
     assert check.returncode == 0, check.stderr
 
 
-@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("quality", [10, 30, 60, 85])
 def test_what_the_command_takes_for_a_jpeg_beats_every_resize(scale, quality, data):
     from paragonsr2.images.reading import read_picture

@@ -57,11 +57,19 @@ class ForJpegs:
 AUTO, USUAL = "auto", "realtime"
 
 #: By scale, what the choice by the file takes for JPEGs: as quick as the usual model. From
-#: ``results/quality/jpeg.json`` and ``jpeg_x4.json``, as are the next.
-QUICK_FOR_JPEGS = {2: ForJpegs("realtime:compressed", 90), 4: ForJpegs("realtime:compressed", 88)}
+#: ``results/quality/jpeg.json``, ``jpeg_x3.json`` and ``jpeg_x4.json``, as are the next.
+QUICK_FOR_JPEGS = {
+    2: ForJpegs("realtime:compressed", 90),
+    3: ForJpegs("realtime:compressed", 89),
+    4: ForJpegs("realtime:compressed", 88),
+}
 
 #: By scale, the model that makes the best of JPEGs.
-BEST_FOR_JPEGS = {2: ForJpegs("stream:compressed", 90), 4: ForJpegs("realtime:compressed", 88)}
+BEST_FOR_JPEGS = {
+    2: ForJpegs("stream:compressed", 90),
+    3: ForJpegs("realtime:compressed", 89),
+    4: ForJpegs("realtime:compressed", 88),
+}
 
 
 def suited(quality: int | None, scale: int) -> str:
