@@ -68,7 +68,7 @@ QUICK_FOR_JPEGS = {
 BEST_FOR_JPEGS = {
     2: ForJpegs("stream:compressed", 90),
     3: ForJpegs("realtime:compressed", 89),
-    4: ForJpegs("realtime:compressed", 88),
+    4: ForJpegs("stream:compressed", 92),
 }
 
 
