@@ -3,7 +3,7 @@
     python -m benchmark.joined_halves --peers ../shared/peers/peers.json
 
 Writes ``results/speed/joined_halves.json``. What the join does is told in
-``paragonsr2.network.blocks.JoinedGateBlock``.
+``paragonsr2.network.blocks.join_narrow_halves``.
 """
 
 from __future__ import annotations
