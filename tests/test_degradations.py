@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +82,32 @@ def test_a_lower_quality_is_worse(codec):
         for how in (encoding(codec, BEST[codec]), encoding(codec, low))
     ]
     assert scores[0] > scores[1] + 3
+
+
+@pytest.mark.parametrize("codec", ["h264", "jpeg"])
+def test_a_clip_that_was_smaller_once_is_soft_and_in_its_place(codec):
+    picture, best = pair(), encoding(codec, BEST[codec])
+    still, _ = picture.crop(2, 10, 96, 100)
+    soft = make_clip(ClipPlan(0, 2, 10, 96, 100, 3, 1, (0, 0), 0, best, smaller=2.0), picture)
+    assert soft.shape == still.shape
+    inner = luma(still[4:-4, 4:-4])
+    assert np.abs(np.diff(luma(soft))).mean() < 0.9 * np.abs(np.diff(luma(still))).mean()
+    there = psnr(luma(soft[4:-4, 4:-4]), inner)
+    for shift in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+        moved = luma(np.roll(soft, shift, axis=(0, 1))[4:-4, 4:-4])
+        assert psnr(moved, inner) < there - 1.0
+
+
+def test_as_many_clips_are_soft_as_asked_and_the_others_stay_as_they_were(settings):
+    def plans(**soft):
+        asked = settings.model_copy(update=soft)
+        return [plan_clip(index, [pair()], np.ones(1), asked, 4) for index in range(200)]
+
+    never, some = plans(), plans(soft=0.3, soft_by=(1.5, 2.0))
+    factors = [plan.smaller for plan in some if plan.smaller != 1]
+    assert 40 < len(factors) < 80
+    assert 1.5 <= min(factors) < max(factors) <= 2.0
+    assert [replace(plan, smaller=1.0) for plan in some] == never
 
 
 def test_clips_are_seeded_cached_and_paired(tmp_path, settings):

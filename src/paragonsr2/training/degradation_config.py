@@ -51,6 +51,14 @@ class CodecConfig(Section):
     zoom: float = Field(
         0.01, ge=0.0, le=0.1, description="largest relative change of size per frame"
     )
+    soft: Probability = Field(
+        0.0,
+        description="share of clips that were smaller once, and were enlarged before they were "
+        "stored: soft lines, as in much of old film",
+    )
+    soft_by: Annotated[Range, within(1.0, 4.0)] = Field(
+        (1.2, 2.2), description="by what factor those clips were smaller"
+    )
 
 
 class BlindStage(Section):

@@ -110,6 +110,7 @@ class ClipPlan:
         pan: motion of the window per frame, down and right.
         zoom: relative growth of the window per frame.
         encoding: of the clip.
+        smaller: by what factor the clip was smaller once; 1 for never.
     """
 
     picture: int
@@ -122,6 +123,7 @@ class ClipPlan:
     pan: tuple[float, float]
     zoom: float
     encoding: Encoding
+    smaller: float = 1.0
 
 
 def check_codecs(codecs: Sequence[str]) -> None:
@@ -202,7 +204,8 @@ def plan_clip(
     zoom = float(settings.zoom * rng.uniform(-1, 1) ** 3)
     if encoding.codec in STILLS:
         frames, kept = 1, 0
-    return ClipPlan(which, y, x, height, width, frames, kept, pan, zoom, encoding)
+    smaller = _draw_smaller(settings, rng)
+    return ClipPlan(which, y, x, height, width, frames, kept, pan, zoom, encoding, smaller)
 
 
 def draw_encoding(settings: CodecConfig, rng: np.random.Generator) -> Encoding:
@@ -219,8 +222,14 @@ def draw_encoding(settings: CodecConfig, rng: np.random.Generator) -> Encoding:
     return Encoding(codec, quality, full_chroma and VIDEO[codec].yuv444, speed)
 
 
+def _draw_smaller(settings: CodecConfig, rng: np.random.Generator) -> float:
+    if rng.random() >= settings.soft:
+        return 1.0
+    return float(rng.uniform(*settings.soft_by))
+
+
 def make_clip(plan: ClipPlan, picture: Picture) -> Pixels8:
-    """Cut, move, shrink, encode and decode.
+    """Cut, move, shrink, soften if planned, encode and decode.
 
     Returns:
         The kept frame, ``(plan.height, plan.width, 3)`` uint8.
@@ -230,11 +239,22 @@ def make_clip(plan: ClipPlan, picture: Picture) -> Pixels8:
     """
     still, _ = picture.crop(plan.y, plan.x, plan.height, plan.width)
     if plan.encoding.codec in STILLS:
-        return compress_still(still, plan.encoding)
+        return compress_still(_softened(still, plan.smaller), plan.encoding)
     frames = [
         still if index == plan.kept else moved for index, moved in enumerate(_moving(plan, picture))
     ]
-    return compress_video(frames, plan.encoding)[plan.kept]
+    softened = [_softened(frame, plan.smaller) for frame in frames]
+    return compress_video(softened, plan.encoding)[plan.kept]
+
+
+def _softened(pixels: Pixels8, smaller: float) -> Pixels8:
+    """A picture that was ``smaller`` times smaller once, at the size it has now."""
+    if smaller == 1:
+        return pixels
+    height, width = pixels.shape[:2]
+    size = (round(width / smaller), round(height / smaller))
+    small = Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def degrade_whole(pair: Pair, settings: CodecConfig) -> Pair:
@@ -259,7 +279,7 @@ def degrade_whole(pair: Pair, settings: CodecConfig) -> Pair:
     y, x = edge
     plan = ClipPlan(
         0, y, x, height, width, frames=5, kept=3, pan=(0.7, 1.1), zoom=0.0,
-        encoding=draw_encoding(settings, rng),
+        encoding=draw_encoding(settings, rng), smaller=_draw_smaller(settings, rng),
     )  # fmt: skip
     _, hr = pair.crop(y, x, height, width)
     return replace(pair, lr=make_clip(plan, pair), hr=np.ascontiguousarray(hr))
