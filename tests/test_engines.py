@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from conftest import exported, network_of, photo_like
+from conftest import photo_like
 from fake_tensorrt import DataType, FakeTensorRt, inspection, layer
 from fuzz.hostile_models import ONNX_KINDS, enlarging, hostile_onnx
 from paragonsr2.cli.engine import build_or_keep
@@ -68,7 +68,9 @@ from paragonsr2.tensorrt.engine_files import (
 from paragonsr2.upscale.opening import open_model
 from paragonsr2.upscale.tiling import spans
 from paragonsr2.upscale.upscaler import Upscaler
+from paragonsr2.weights.catalogue import bundled_path, find
 from paragonsr2.weights.source import resolve
+from paragonsr2.weights.store import load_checkpoint
 from test_cli import fails_cleanly, run
 from test_hostile_models import if_model
 
@@ -281,15 +283,15 @@ def test_precision_is_read_from_the_weights_not_the_name(tmp_path, dtype, precis
     assert graph.metadata["scale"] == "2"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(("kind", "precision"), [("onnx", "fp32"), ("onnx_fp16", "fp16")])
 @pytest.mark.parametrize("variant", ["realtime", "photo"])
-def test_our_own_exports_are_read(tmp_path, variant, precision):
-    path = tmp_path / "exported.onnx"
-    path.write_bytes(exported(variant, 2, 18, precision))
-    graph = read_graph(path)
+def test_our_own_exports_are_read(variant, kind, precision):
+    entry = find(variant, 2)
+    graph = read_graph(bundled_path(entry, kind))
     assert (graph.precision, graph.input, graph.output) == (precision, "input", "output")
     assert graph.metadata["scale"] == "2"
-    assert graph.metadata["tile_halo"] == str(network_of(variant, 2).tile_halo)
+    network = load_checkpoint(bundled_path(entry, "safetensors")).network
+    assert graph.metadata["tile_halo"] == str(network.tile_halo)
 
 
 def test_what_no_engine_can_be_built_from_is_refused(tmp_path):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from conftest import exported, photo_like
+from conftest import photo_like
 from paragonsr2.errors import BackendError, OptionError
 from paragonsr2.upscale.backends import OnnxBackend
 from paragonsr2.upscale.opening import PRECISION_VARIABLE
 from paragonsr2.upscale.upscaler import Upscaler
+from paragonsr2.weights.catalogue import bundled_bytes, find
 
 openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
 
@@ -25,7 +26,7 @@ def test_openvino_equals_onnx_runtime_on_bundled_weights():
 def test_openvino_runs_every_kind_of_block_at_odd_sizes(variant):
     from paragonsr2.upscale.openvino_backend import OpenVinoBackend
 
-    model = exported(variant, 2)
+    model = bundled_bytes(find(variant, 2), "onnx")
     ours = OpenVinoBackend(model, device="cpu", precision="fp32")
     theirs = OnnxBackend(model, device="cpu")
     rng = np.random.default_rng(0)
