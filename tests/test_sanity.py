@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from clips import make_clip, regular
 from conftest import photo_like
@@ -12,10 +15,13 @@ from paragonsr2.errors import WrongResultError
 from paragonsr2.images.header import Picture
 from paragonsr2.images.reading import read_picture
 from paragonsr2.images.writing import write_picture
+from paragonsr2.measure.quality import crop_to_multiple, shrink
+from paragonsr2.training.drawn import draw_picture
 from paragonsr2.upscale.backends import ClassicalBackend
 from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.task import Task
 from paragonsr2.upscale.upscaler import Upscaler
+from paragonsr2.weights.catalogue import entries
 from test_cli import run
 
 
@@ -98,6 +104,19 @@ def test_a_result_that_is_right_passes(name, model, upscalers):
     pixels = RIGHT[name]
     height, width, channels = pixels.shape
     assert upscalers[model](pixels).shape == (2 * height, 2 * width, channels)
+
+
+@pytest.mark.parametrize(
+    "entry", [e for e in entries() if e.kind in ("compressed", "real", "art")], ids=lambda e: e.name
+)
+def test_small_text_in_an_old_jpeg_is_not_taken_for_a_broken_model(entry):
+    """A model that restores may take such text for the marks of the encoder."""
+    up = Upscaler(entry.model, entry.scale)
+    for index in (4, 8):
+        text = shrink(crop_to_multiple(draw_picture(index, 20_000), entry.scale), entry.scale)
+        stored = io.BytesIO()
+        Image.fromarray(text).save(stored, "jpeg", quality=20)
+        up(Image.open(stored))
 
 
 @pytest.fixture(scope="module")

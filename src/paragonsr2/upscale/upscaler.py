@@ -341,7 +341,9 @@ class Upscaler:
             BackendError: the engine failed or gave NaN.
             WrongResultError: the result cannot be right; raised in place of its last rows.
         """
-        check = ResultCheck(self.model, height, width) if self._check_results else None
+        check = None
+        if self._check_results:
+            check = ResultCheck(self.model, height, width, restores=self.source.restores)
         pending = iter(strips)
         window = next(pending)
         first_row = 0

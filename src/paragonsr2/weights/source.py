@@ -50,6 +50,7 @@ class ModelSource:
         engine: a TensorRT engine.
         kernel: of a classical model.
         alpha: Magic Kernel blend; 0 for everything else.
+        kind: of a bundled model, such as ``compressed``.
     """
 
     name: str
@@ -61,6 +62,12 @@ class ModelSource:
     engine: ModelFile | None = None
     kernel: Kernel | None = None
     alpha: float = 0.0
+    kind: str = ""
+
+    @property
+    def restores(self) -> bool:
+        """Whether it is bundled to undo what encoders, noise or blur have done."""
+        return self.kind in ("art", "compressed", "real")
 
     @property
     def is_bundled(self) -> bool:
@@ -119,6 +126,7 @@ def resolve(model: str | Path, scale: int | None = None, *, trusted: bool = Fals
         graph_fp16=entry.file("onnx_fp16") if "onnx_fp16" in entry.files else None,
         graph_int8=entry.file("onnx_int8") if "onnx_int8" in entry.files else None,
         checkpoint=entry.file("safetensors"),
+        kind=entry.kind,
     )
 
 
@@ -165,7 +173,8 @@ def _between(entry: Entry, strength: float) -> ModelSource:
         return BlendedFile(file.path, file.sha256, faithful=parent.file(kind), strength=strength)
 
     name = f"{entry.model}@{strength:g}"
-    return ModelSource(name, entry.scale, graph=graph("onnx"), graph_fp16=graph("onnx_fp16"))
+    full, half = graph("onnx"), graph("onnx_fp16")
+    return ModelSource(name, entry.scale, graph=full, graph_fp16=half, kind=entry.kind)
 
 
 def _alpha(kind: str, parameter: str) -> float:
