@@ -9,8 +9,8 @@ import numpy as np
 from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.errors import WrongResultError
 
-#: Most by which the mean of a channel may change, of 255. More for pictures that are all border, and
-#: for models that restore: they take tiny text for the marks of an encoder and make it thinner.
+#: Most by which the mean of a channel may change, of 255. More for pictures that are all border,
+#: and for models that restore: they take tiny text for the marks of an encoder and thin it.
 MEAN, MEAN_OF_TINY, MEAN_RESTORED = 8.0, 32.0, 16.0
 
 #: Side below which a picture is all border, in pixels.

@@ -66,7 +66,7 @@ QUICK_FOR_JPEGS = {
 
 #: By scale, the model that makes the best of JPEGs.
 BEST_FOR_JPEGS = {
-    2: ForJpegs("stream:compressed", 90),
+    2: ForJpegs("stream:compressed", 96),
     3: ForJpegs("realtime:compressed", 89),
     4: ForJpegs("stream:compressed", 92),
 }
