@@ -8,6 +8,7 @@ import numpy as np
 
 from paragonsr2.arrays.pixels import FloatNCHW
 from paragonsr2.errors import WrongResultError
+from paragonsr2.weights.source import ModelSource
 
 #: Most by which the mean of a channel may change, of 255. More for pictures that are all border,
 #: and for models that restore: they take tiny text for the marks of an encoder and thin it.
@@ -24,18 +25,17 @@ class ResultCheck:
     """Compares an image with its enlargement while the tiles of both pass by.
 
     A result is wrong if it is all one colour and its input is not, or if the mean of a channel is
-    off by more than :data:`MEAN`, with and without clipping to 0..1: where sharp dots are clipped
+    off by more than it may be, with and without clipping to 0..1: where sharp dots are clipped
     the mean changes rightly, and does not before.
 
     Args:
-        name: of the model, for the message.
+        source: the model.
         height, width: of the input, in pixels.
-        restores: whether the model is to undo what encoders, noise or blur have done.
     """
 
-    def __init__(self, name: str, height: int, width: int, *, restores: bool = False) -> None:
-        self._name = name
-        usual = MEAN_RESTORED if restores else MEAN
+    def __init__(self, source: ModelSource, height: int, width: int) -> None:
+        self._name = source.name
+        usual = MEAN_RESTORED if source.restores else MEAN
         self._allowed = usual if min(height, width) >= _TINY else MEAN_OF_TINY
         self._given, self._made, self._clipped = _Statistics(), _Statistics(), _Statistics()
 

@@ -341,9 +341,7 @@ class Upscaler:
             BackendError: the engine failed or gave NaN.
             WrongResultError: the result cannot be right; raised in place of its last rows.
         """
-        check = None
-        if self._check_results:
-            check = ResultCheck(self.model, height, width, restores=self.source.restores)
+        check = ResultCheck(self.source, height, width) if self._check_results else None
         pending = iter(strips)
         window = next(pending)
         first_row = 0
