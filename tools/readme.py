@@ -327,11 +327,15 @@ def strength() -> str:
     return rows(*lines)
 
 
-def drawings() -> str:
+def drawings(scale: int = 2) -> str:
     """Pictures drawn by code."""
-    models = ("bicubic", "realtime", "realtime:art", _PEER.format(2))
+    ours = {
+        2: ("realtime", "realtime:art"),
+        4: ("stream", "stream:compressed", "stream:real"),
+    }
+    models = ("bicubic", *ours[scale], _PEER.format(scale))
     wanted = dict.fromkeys(("shrunk", "jpeg 20", "blind"), models)
-    return for_the_eye("perceptual/drawings_x2.json", wanted)
+    return for_the_eye(f"perceptual/drawings_x{scale}.json", wanted)
 
 
 def service() -> str:
@@ -400,7 +404,10 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/training.md": {"memory": memory, "time": time, "loader": loader},
     "docs/decisions/0003-munet.md": {"discriminators": discriminators},
     "docs/decisions/0015-for-the-eye.md": {"eye": eye, "strength": strength, "drawings": drawings},
-    "docs/decisions/0016-for-the-eye-at-x4.md": {"eye": lambda: eye(4)},
+    "docs/decisions/0016-for-the-eye-at-x4.md": {
+        "eye": lambda: eye(4),
+        "drawings": lambda: drawings(4),
+    },
 }
 
 

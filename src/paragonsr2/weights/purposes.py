@@ -36,7 +36,9 @@ PURPOSES = {
         "sharper than faithful, some detail invented",
         ("photo:perceptual", "stream:perceptual", "realtime:perceptual"),
     ),
-    "drawing": Purpose("drawings, anime and line work", ("stream:art", "realtime:art")),
+    "drawing": Purpose(
+        "drawings, anime and line work", ("stream:art", "realtime:art", "stream:compressed")
+    ),
 }
 
 
