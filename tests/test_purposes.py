@@ -34,7 +34,9 @@ def test_a_word_leads_to_the_first_of_its_models_that_is_bundled():
 def test_what_is_not_there_is_said_with_what_is():
     with pytest.raises(OptionError, match="faithful"):
         model_for("nicer", 2)
-    with pytest.raises(WeightsError, match="faithful x2"):
+    with pytest.raises(WeightsError, match="take --scale 2 or 4, or at x3 --for faithful"):
+        model_for("drawing", 3)
+    with pytest.raises(WeightsError, match=r"take --scale 2 or 4$"):
         model_for("drawing", 5)
 
 

@@ -106,10 +106,12 @@ def model_for(word: str, scale: int) -> str:
     for model in PURPOSES[word].models:
         if any((entry.model, entry.scale) == (model, scale) for entry in entries()):
             return model
-    others = (f"{name} x{one}" for name, scales in available().items() for one in scales)
-    raise WeightsError(
-        f"no model for '{word}' is bundled at x{scale}; there are: {', '.join(others)}"
-    )
+    known = available()
+    scales = " or ".join(map(str, known.get(word, [])))
+    words = " or ".join(name for name, others in known.items() if scale in others)
+    ways = [f"--scale {scales}"] * bool(scales) + [f"at x{scale} --for {words}"] * bool(words)
+    mended = f"; take {', or '.join(ways)}" if ways else ""
+    raise WeightsError(f"no model for '{word}' is bundled at x{scale}{mended}")
 
 
 def available() -> dict[str, list[int]]:
