@@ -68,6 +68,12 @@ def open_onnx(content):
     return OnnxBackend(content, device="cpu", threads=1, trusted=True).run
 
 
+@pytest.fixture(autouse=True)
+def given_peak(monkeypatch):
+    """The machine's peak is given, because measuring it takes seconds."""
+    monkeypatch.setattr(side_by_side, "matrix_peak", lambda: 1e11)
+
+
 @pytest.fixture
 def spandrel():
     with torchvision_names():
@@ -310,6 +316,10 @@ def test_work_that_the_peak_cannot_do_in_time_is_not_begun():
     assert row("X", 1000).least_gmacs(360, 640) == pytest.approx(230.4)
 
 
+def test_the_machine_has_a_peak():
+    assert speed.matrix_peak(side=64, calls=1) > 0
+
+
 def test_beside_a_spandrel_network(spandrel):
     torch.manual_seed(0)
     content = trained_form("realtime", SIZE)
@@ -341,7 +351,6 @@ def test_peers_that_do_not_fit_together_are_timed_one_after_the_other(monkeypatc
     content = trained_form("realtime", SIZE)
     ours = Ours("mine", "realtime", 16.8, 37.0, 32.8, {"ONNX Runtime": open_onnx(content)})
     free = iter(range(1000, 0, -500))  # all of it at the start, then half of it
-    monkeypatch.setattr(side_by_side, "matrix_peak", lambda: 1e11)
     monkeypatch.setattr(side_by_side, "available_memory", lambda: next(free))
     table = [row("ESPCN", 21), row("FSRCNN", 12)]
     compared = compare([ours], table, SIZE, open_onnx, Patience(calls=2), say_nothing)

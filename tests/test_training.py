@@ -564,6 +564,8 @@ def test_shipped_configurations_run_two_steps_and_name_the_schema(path, tmp_path
         small += ["degradation.cached_clips=2", "degradation.codec.frames=[2, 2]"]
     if config.data.drawn:
         small.append("data.drawn=4")
+    if config.data.val_drawn:
+        small.append("data.val_drawn=1")
     if config.degradation.cached_regions:
         small.append("degradation.cached_regions=2")
     net = config.network
