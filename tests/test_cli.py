@@ -206,9 +206,8 @@ def test_bad_models(photo, tmp_path):
     torch.save({"params": Bomb(str(tmp_path / "ran"))}, tmp_path / "bomb.pth")
     (tmp_path / "raw.pth").write_bytes(pickle.dumps(Bomb(str(tmp_path / "ran"))))
     (tmp_path / "bad.onnx").write_bytes(b"nonsense")
-    for name in ("bomb.pth", "bad.onnx"):
+    for name in ("bomb.pth", "raw.pth", "bad.onnx"):
         fails_cleanly(run("upscale", photo, "--model", tmp_path / name), 3)
-    for name in ("raw.pth", "bad.onnx"):
         fails_cleanly(run("inspect", tmp_path / name), 3)
     assert not (tmp_path / "ran").exists()
     fails_cleanly(run("upscale", photo, "-m", tmp_path / "r.safetensors", "-s", "3"), 2)

@@ -106,12 +106,13 @@ def model_for(word: str, scale: int) -> str:
     for model in PURPOSES[word].models:
         if any((entry.model, entry.scale) == (model, scale) for entry in entries()):
             return model
-    known = available()
-    scales = " or ".join(map(str, known.get(word, [])))
-    words = " or ".join(name for name, others in known.items() if scale in others)
-    ways = [f"--scale {scales}"] * bool(scales) + [f"at x{scale} --for {words}"] * bool(words)
-    mended = f"; take {', or '.join(ways)}" if ways else ""
-    raise WeightsError(f"no model for '{word}' is bundled at x{scale}{mended}")
+    known, ways = available(), list[str]()
+    if word in known:
+        ways.append(f"--scale {' or '.join(map(str, known[word]))}")
+    if words := [name for name, scales in known.items() if scale in scales]:
+        ways.append(f"at x{scale} --for {' or '.join(words)}")
+    instead = f"; take {', or '.join(ways)}" if ways else ""
+    raise WeightsError(f"no model for '{word}' is bundled at x{scale}{instead}")
 
 
 def available() -> dict[str, list[int]]:
