@@ -6,8 +6,9 @@ A plan names a configuration, the discriminators, the weights of the adversarial
 them may try, and the seeds. Each discriminator first gets a short trial with every weight; that
 with the lowest :func:`distance` is its own for the long runs, one for each seed. Writes
 ``results/perceptual/discriminator_proof.json`` and, for the sheet, the weights of the first seed;
-what the file holds already is not repeated, so the command can be stopped and started at any time.
-Several of them may run at once, each with discriminators of its own (``--only``).
+what the file holds already is not repeated, and a run that was stopped goes on from its last state
+under ``runs/``, so the command can be stopped and started at any time. Several of them may run at
+once, each with discriminators of its own (``--only``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import contextlib
 import fcntl
 import json
+import shutil
 import tempfile
 import time
 import tomllib
@@ -38,12 +40,15 @@ from paragonsr2.training.config_file import load_config
 from paragonsr2.training.data import CropSampler
 from paragonsr2.training.loop import Trainer
 from paragonsr2.training.pictures import list_images
+from paragonsr2.training.state import STATE_FILE
 from paragonsr2.weights.store import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "results" / "perceptual" / "discriminator_proof.json"
 #: Where the weights of the first seed are kept until the sheet is drawn, on whatever machine.
 RUNS = ROOT / "training_state" / "discriminator_proof"
+#: Where a run keeps its state until its row is written.
+STATES = ROOT / "runs" / "discriminator_proof"
 #: What :func:`distance` averages.
 DISTANCES = (
     "log_spectral_distance_db",
@@ -159,43 +164,47 @@ class Proof:
     def _train(self, opponent: Opponent, weight: float, seed: int, steps: int) -> None:
         if self._find(opponent.name, weight=weight, seed=seed, steps=steps) is not None:
             return
-        with tempfile.TemporaryDirectory() as output:
-            own = [
-                f"schedule.steps={steps}", f"run.seed={seed}", f'run.output="{output}"',
-                f"loss.adversarial.weight={weight}", "run.threads=1", "run.precision=fastest",
-            ]  # fmt: skip
-            config = load_config(
-                ROOT / self.plan.config, [*self.plan.overrides, *opponent.overrides, *own]
-            )
-            trainer = Trainer(config, log=lambda line: print(" ", line, flush=True))
-            if self.sampler is None:
-                self.sampler, _ = trainer.prepare_data()
-            pictures = self.sampler.pictures
-            sampler = CropSampler(pictures, self.sampler.scale, config.data.patch, seed)
-            started = time.process_time()
-            with contextlib.closing(trainer.batches(sampler)) as batches:
-                while trainer.step < steps:
-                    terms = trainer.train_step(*next(batches))
-                    trainer.step += 1
-                    if trainer.step % 500 == 0:
-                        shown = {name: round(float(value), 4) for name, value in terms.items()}
-                        print(
-                            f"  {opponent.name} {weight} {seed}: {trainer.step} {shown}", flush=True
-                        )
-            seconds = time.process_time() - started
-            assert trainer.opponent is not None
-            judges = sum(p.numel() for p in trainer.opponent.network.parameters())
-            with trainer.ema.applied(trainer.network) as averaged:
-                found = self.measured(averaged)
-                if seed == self.plan.seeds[0] and steps == self.plan.steps:
-                    RUNS.mkdir(parents=True, exist_ok=True)
-                    path = RUNS / f"{opponent.name.replace(' ', '_')}.safetensors"
-                    save_checkpoint(path, averaged, config.network.variant)
+        name = opponent.name.replace(" ", "_")
+        output = STATES / f"{name}_{weight}_{seed}_{steps}"
+        own = [
+            f"schedule.steps={steps}", f"run.seed={seed}", f'run.output="{output}"',
+            f"loss.adversarial.weight={weight}", "run.threads=1", "run.precision=fastest",
+        ]  # fmt: skip
+        config = load_config(
+            ROOT / self.plan.config, [*self.plan.overrides, *opponent.overrides, *own]
+        )
+        trainer = Trainer(
+            config,
+            resume=(output / STATE_FILE).exists(),
+            log=lambda line: print(" ", line, flush=True),
+        )
+        if self.sampler is None:
+            self.sampler, _ = trainer.prepare_data()
+        pictures = self.sampler.pictures
+        sampler = CropSampler(pictures, self.sampler.scale, config.data.patch, seed)
+        begun, started = trainer.step, time.process_time()
+        with contextlib.closing(trainer.batches(sampler)) as batches:
+            while trainer.step < steps:
+                terms = trainer.train_step(*next(batches))
+                trainer.step += 1
+                if trainer.step % 500 == 0:
+                    shown = {key: round(float(value), 4) for key, value in terms.items()}
+                    print(f"  {opponent.name} {weight} {seed}: {trainer.step} {shown}", flush=True)
+                    trainer.checkpoints.save(trainer)
+        seconds = (time.process_time() - started) / max(1, steps - begun)
+        assert trainer.opponent is not None
+        judges = sum(p.numel() for p in trainer.opponent.network.parameters())
+        with trainer.ema.applied(trainer.network) as averaged:
+            found = self.measured(averaged)
+            if seed == self.plan.seeds[0] and steps == self.plan.steps:
+                RUNS.mkdir(parents=True, exist_ok=True)
+                save_checkpoint(RUNS / f"{name}.safetensors", averaged, config.network.variant)
         about = {"opponent": opponent.name, "weight": weight, "seed": seed, "steps": steps}
         self._add({
             **about, "precision": trainer.accelerator.mixed_precision,
-            "seconds_per_step": round(seconds / steps, 4), "parameters": judges, **found,
+            "seconds_per_step": round(seconds, 4), "parameters": judges, **found,
         })  # fmt: skip
+        shutil.rmtree(output, ignore_errors=True)
 
     def measured(self, network: ParagonSR2) -> dict[str, float]:
         """Every measure in the mean over the validation pictures."""
