@@ -85,13 +85,17 @@ def network_of(variant: str, scale: int) -> ParagonSR2:
 
 
 @functools.cache
+def _graph(variant: str, scale: int, opset: int, precision: GraphPrecision) -> bytes:
+    network = network_of(variant, scale)
+    training = {"steps": 3}
+    return build_onnx(network, variant, precision=precision, opset=opset, training=training)
+
+
 def exported(
     variant: str, scale: int, opset: int = 18, precision: GraphPrecision = "fp32"
 ) -> bytes:
     """The graph of :func:`network_of`; made once for all tests, for that takes seconds."""
-    network = network_of(variant, scale)
-    training = {"steps": 3}
-    return build_onnx(network, variant, precision=precision, opset=opset, training=training)
+    return _graph(variant, scale, opset, precision)  # to a cache a default is another call
 
 
 @pytest.fixture

@@ -249,6 +249,17 @@ def test_a_wrong_flag_is_refused(refused, checkpoint_path, tmp_path, monkeypatch
     refused(checkpoint=checkpoint_path, **change)
 
 
+@pytest.fixture
+def known_graphs(monkeypatch):
+    """A release of ``checkpoint_path`` takes graphs that are made already."""
+
+    def graph(_network, variant, *, precision, opset, training):
+        return exported(variant, 2, opset, precision)
+
+    monkeypatch.setattr("paragonsr2.export.release.build_onnx", graph)
+
+
+@pytest.mark.usefixtures("known_graphs")
 @pytest.mark.parametrize("change", [("TOLERANCE", -1.0), ("LEAST", {"FP16": 1000.0})])
 def test_a_failed_proof_leaves_nothing(checkpoint_path, tmp_path, monkeypatch, change):
     limit, value = change
@@ -264,6 +275,7 @@ def test_an_unwritable_folder_fails_before_the_work(checkpoint_path, tmp_path):
         release_onnx(load_checkpoint(checkpoint_path), tmp_path / "file" / "out")
 
 
+@pytest.mark.usefixtures("known_graphs")
 @pytest.mark.parametrize("older", [{}, {"paragonsr2_realtime_fp32.onnx": b"an older export"}])
 def test_a_release_that_cannot_be_finished_leaves_what_was_there(checkpoint_path, tmp_path, older):
     out = tmp_path / "out"
