@@ -138,7 +138,7 @@ def test_what_the_command_takes_for_a_jpeg_beats_every_resize(scale, quality, da
     from paragonsr2.images.reading import read_picture
     from paragonsr2.measure.quality import crop_to_multiple, score, shrink
 
-    models = [suited(quality, scale), "bicubic", "magic:0.0", "magic:0.5", "magic:1.0"]
+    models = [suited(scale, quality=quality), "bicubic", "magic:0.0", "magic:0.5", "magic:1.0"]
     ups, scores = [Upscaler(model, scale) for model in models], []
     for file in sorted((data / "val").iterdir())[:4]:
         hr = crop_to_multiple(read_picture(file).pixels, scale)

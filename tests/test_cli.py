@@ -280,7 +280,7 @@ def test_a_coarse_jpeg_gets_advice_that_can_be_taken(tmp_path, scale, model):
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_coarse_jpegs_get_a_model_of_their_own(tmp_path, scale):
-    model, coarse = suited(60, scale), tmp_path / "in" / "coarse.jpg"
+    model, coarse = suited(scale, quality=60), tmp_path / "in" / "coarse.jpg"
     for name, quality in (("coarse.jpg", 60), ("fine.jpg", 98), ("plain.png", 95)):
         write_picture(coarse.with_name(name), Picture(photo_like(40, 56)), quality=quality)
     done = run("upscale", coarse.parent, "-o", tmp_path / "out", "--scale", scale, "--json")

@@ -49,7 +49,7 @@ def by_command(content, folder, model="realtime", scale=2, suffix=".png", **opti
 @pytest.mark.parametrize(
     ("kind", "suffix", "wanted", "to", "model"),
     [("PNG", ".png", "keep", ".png", "realtime"), ("PNG", ".png", "webp", ".webp", "realtime"),
-     ("JPEG", ".jpg", "keep", ".jpg", suited(75, 2)),
+     ("JPEG", ".jpg", "keep", ".jpg", suited(2, quality=75)),
      ("WEBP", ".webp", "tiff", ".tif", "realtime")],
 )  # fmt: skip
 def test_the_result_has_the_bytes_of_the_command(

@@ -14,12 +14,11 @@ from PIL import Image
 
 from clips import irregular, make_clip
 from conftest import photo_like
-from paragonsr2.images.jpeg import jpeg_quality
+from paragonsr2.upscale.by_file import suited_to
 from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.task import Task, TaskProgress
 from paragonsr2.upscale.upscaler import Upscaler
 from paragonsr2.upscale.video import VideoOptions
-from paragonsr2.weights.purposes import suited
 
 pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
 pytest.importorskip("fastapi_offline", reason="the extra serve is not installed")
@@ -83,7 +82,7 @@ def test_a_picture_is_a_job_like_a_clip(tidy, tmp_path, kind, name, wanted, to):
     suffix = ".jpg" if kind == "JPEG" else f".{kind.lower()}"
     source, target = tmp_path / f"in{suffix}", tmp_path / f"out{to}"
     source.write_bytes(picture(kind))
-    model = suited(jpeg_quality(source), 2)
+    model = suited_to(source, 2)
     run_task(Task(source, target), Upscaler(model, 2), quality=70)
     about = finished(tidy, picture(kind), name, query=f"format={wanted}&quality=70")
     answer = tidy.get(about["result"])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from paragonsr2.images.jpeg import jpeg_quality
+from paragonsr2.upscale.by_file import suited_to
 from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.task import Task
 from paragonsr2.upscale.upscaler import Upscaler
-from paragonsr2.weights.purposes import suited
 from serving import picture
 
 PATIENCE = 120_000  # milliseconds; other tests run beside these
@@ -54,7 +53,7 @@ def enlarge(page, *files):
 def by_command(folder, name, content, to, model=None, scale=2, **options):
     source, target = folder / name, folder / to
     source.write_bytes(content)
-    model = model or suited(jpeg_quality(source), scale)
+    model = model or suited_to(source, scale)
     assert run_task(Task(source, target), Upscaler(model, scale), **options).status == "done"
     return target.read_bytes()
 

@@ -166,6 +166,20 @@ def jpeg(path: str = "quality/jpeg.json") -> str:
     return rows(*lines)
 
 
+def clips(path: str = "quality/clips.json") -> str:
+    """Models on H.264 clips: a real one, and pictures over which the camera glides."""
+    result = load(path)
+    models = list(result["clip"][0]["psnr_y"])
+    lines = [["", "CRF", "quantiser", *(f"`{name}`, dB" for name in models)]]
+    for name, key in (("a clip", "clip"), ("pictures", "pictures")):
+        lines += [
+            [name, str(row["crf"]), f"{row['quantiser']:.1f}"]
+            + [decibel(row["psnr_y"][model]) for model in models]
+            for row in result[key]
+        ]
+    return rows(*lines)
+
+
 def floored(value: float, digits: int) -> str:
     """``value`` with so many decimals, never rounded up."""
     return f"{math.floor(value * 10**digits) / 10**digits:.{digits}f}"
@@ -394,6 +408,9 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "jpeg": jpeg,
         "jpeg3": lambda: jpeg("quality/jpeg_x3.json"),
         "jpeg4": lambda: jpeg("quality/jpeg_x4.json"),
+        "clips": clips,
+        "clips3": lambda: clips("quality/clips_x3.json"),
+        "clips4": lambda: clips("quality/clips_x4.json"),
         "bfloat16": bfloat16,
         "int8": int8,
         "ensemble": ensemble,

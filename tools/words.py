@@ -63,7 +63,7 @@ def main() -> None:
         if word and SCALE not in available().get(word, []):
             continue
         lr = make()
-        model = model_for(word, SCALE) if word else suited(QUALITY, SCALE)
+        model = model_for(word, SCALE) if word else suited(SCALE, quality=QUALITY)
         variant = model.partition(":")[0]
         tiles: list[np.ndarray] = []
         for name, label in (

@@ -35,16 +35,24 @@ class Engine:
         """The same with another model."""
         return replace(self, model=model)
 
-    def shares(self, tasks: Sequence[Task], facts: EngineFacts) -> dict[str, list[Task]]:
-        """The tasks by the names of the models that do them; ``facts`` are of the opened one."""
-        from paragonsr2.images.jpeg import jpeg_quality
-        from paragonsr2.weights.purposes import AUTO, suited
+    def shares(
+        self, tasks: Sequence[Task], facts: EngineFacts, max_pixels: int
+    ) -> dict[str, list[Task]]:
+        """The tasks by the names of the models that do them.
+
+        Args:
+            tasks: files to enlarge.
+            facts: of the opened model.
+            max_pixels: largest frame of a clip that is decoded.
+        """
+        from paragonsr2.upscale.by_file import suited_to
+        from paragonsr2.weights.purposes import AUTO
 
         if self.model != AUTO:
             return {facts.model: list(tasks)}
         shares: dict[str, list[Task]] = {}
         for task in tasks:
-            model = suited(jpeg_quality(task.source), facts.scale)
+            model = suited_to(task.source, facts.scale, max_pixels=max_pixels)
             shares.setdefault(model, []).append(task)
         return shares
 

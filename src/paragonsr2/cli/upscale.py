@@ -59,7 +59,7 @@ SuitedModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help=f"auto: realtime, and realtime:compressed for JPEGs of a low quality. {MODEL_HELP}",
+        help=f"auto: realtime, and realtime:compressed for coarse JPEGs and clips. {MODEL_HELP}",
     ),
 ]
 Output = Annotated[
@@ -222,7 +222,7 @@ def upscale(
             with engine.opened(videos.temporal, cluster) as workers:
                 facts = workers.facts
                 tasks = _plan(files, facts.scale, images, videos, outputs, ensemble=ensemble)
-                shares = engine.shares(tasks, facts)
+                shares = engine.shares(tasks, facts, outputs.max_pixels)
                 report = reporting.enter_context(
                     JobReport(
                         replace(facts, model=", ".join(shares)),

@@ -105,7 +105,8 @@ def decoded(
         damage: counts what is skipped.
     """
     damage = Damage() if damage is None else damage
-    stream.thread_type = "AUTO"  # pyright: ignore[reportAttributeAccessIssue]
+    if not stream.codec_context.is_open:
+        stream.thread_type = "AUTO"  # pyright: ignore[reportAttributeAccessIssue]
     if container.format.name.startswith("mov"):
         # Other containers hold an estimate, or the number of packets of another kind.
         damage.expected = stream.frames

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from paragonsr2.errors import OptionError
 from paragonsr2.images.formats import WRITABLE
-from paragonsr2.images.jpeg import jpeg_quality
+from paragonsr2.upscale.by_file import suited_to
 from paragonsr2.variants import SCALES, VARIANTS
 from paragonsr2.weights.catalogue import entries
-from paragonsr2.weights.purposes import AUTO, PURPOSES, USUAL, suited
+from paragonsr2.weights.purposes import AUTO, PURPOSES, USUAL
 from paragonsr2.weights.source import with_strength
 
 CLASSICAL = ("bicubic", "magic:1.0")
@@ -40,11 +40,17 @@ class Choice:
             return self.model
         return with_strength(self.model, round(self.strength, 2))
 
-    def of(self, file: Path) -> Choice:
-        """The same for a file: ``auto`` becomes the model that suits it."""
+    def of(self, file: Path, result_pixels: int) -> Choice:
+        """The same for a file: ``auto`` becomes the model that suits it.
+
+        Args:
+            file: the picture or clip.
+            result_pixels: most that a result may have; larger clips are not looked at.
+        """
         if self.model != AUTO:
             return self
-        return replace(self, model=suited(jpeg_quality(file), self.scale))
+        most = result_pixels // self.scale**2
+        return replace(self, model=suited_to(file, self.scale, max_pixels=most))
 
     def check(self) -> None:
         """Check that these choices are offered.
@@ -93,7 +99,7 @@ def purpose(model: str) -> str:
     if model in CLASSICAL:
         return "classical resize, for comparison"
     if model == AUTO:
-        return f"by the file: {USUAL}, or what mends a JPEG of a low quality"
+        return f"by the file: {USUAL}, or what mends a coarse JPEG or clip"
     variant, _, kind = model.partition(":")
     if not kind:
         return f"{VARIANTS[variant].purpose}; stays closest to the original"

@@ -99,7 +99,7 @@ class JobRoutes:
             body = body.rename(self._parts.runner.source(folder.path, name))
             choice = Choice(form.model, form.scale, strength=form.strength)
             choice.check()
-            choice = choice.of(body)
+            choice = await run_in_threadpool(choice.of, body, self._parts.limits.result_pixels)
             job = Job(
                 id=folder.path.name,
                 name=name,

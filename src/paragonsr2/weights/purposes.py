@@ -66,6 +66,28 @@ QUICK_FOR_JPEGS = {
     4: ForJpegs("realtime:compressed", 88),
 }
 
+
+@dataclass(frozen=True)
+class ForClips:
+    """A model for clips that were stored coarsely.
+
+    Attributes:
+        model: as for ``--model``.
+        above: the mean quantiser up to which a faithful model is better.
+    """
+
+    model: str
+    above: float
+
+
+#: By scale, what the choice by the file takes for H.264 clips: as quick as the usual model. From
+#: ``results/quality/clips.json``, ``clips_x3.json`` and ``clips_x4.json``.
+QUICK_FOR_CLIPS = {
+    2: ForClips("realtime:compressed", 26.0),
+    3: ForClips("realtime:compressed", 28.0),
+    4: ForClips("realtime:compressed", 29.0),
+}
+
 #: By scale, the model that makes the best of JPEGs.
 BEST_FOR_JPEGS = {
     2: ForJpegs("stream:compressed", 96),
@@ -74,17 +96,21 @@ BEST_FOR_JPEGS = {
 }
 
 
-def suited(quality: int | None, scale: int) -> str:
+def suited(scale: int, *, quality: int | None = None, quantiser: float | None = None) -> str:
     """The bundled model that ``auto`` takes for a file.
 
     Args:
-        quality: of a JPEG, see :func:`paragonsr2.images.jpeg.jpeg_quality`; None for all else.
         scale: of the enlargement.
+        quality: of a JPEG, see :func:`paragonsr2.images.jpeg.jpeg_quality`; None for all else.
+        quantiser: of a clip, see :func:`paragonsr2.clips.quantiser.quantiser`; None if unknown,
+            and for all else.
     """
-    quick = QUICK_FOR_JPEGS.get(scale)
-    if quick is None or quality is None or quality >= quick.below:
-        return USUAL
-    return quick.model
+    picture, clip = QUICK_FOR_JPEGS.get(scale), QUICK_FOR_CLIPS.get(scale)
+    if picture is not None and quality is not None and quality < picture.below:
+        return picture.model
+    if clip is not None and quantiser is not None and quantiser > clip.above:
+        return clip.model
+    return USUAL
 
 
 def model_for(word: str, scale: int) -> str:
