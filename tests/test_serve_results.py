@@ -19,6 +19,7 @@ from paragonsr2.upscale.job import run_task
 from paragonsr2.upscale.task import Task, TaskProgress
 from paragonsr2.upscale.upscaler import Upscaler
 from paragonsr2.upscale.video import VideoOptions
+from paragonsr2.weights.purposes import QUICK_FOR_CLIPS
 
 pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
 pytest.importorskip("fastapi_offline", reason="the extra serve is not installed")
@@ -94,6 +95,14 @@ def test_a_picture_is_a_job_like_a_clip(tidy, tmp_path, kind, name, wanted, to):
     assert about["bytes"] == len(answer.content)
     assert about["seconds"] > 0
     assert "onnxruntime" in about["backend"]
+
+
+def test_a_coarse_clip_is_mended_unasked(tidy, tmp_path):
+    path = tmp_path / "coarse.mp4"
+    make_clip(path, irregular(3), options={"qp": "36"})
+    about = finished(tidy, path.read_bytes(), "a.mp4")
+    assert about["state"] == "done"
+    assert about["model"] == suited_to(path, 2) == QUICK_FOR_CLIPS[2].model
 
 
 def test_a_job_has_a_strength(tidy, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
@@ -96,10 +97,9 @@ class JobRoutes:
             body, fields = await receive_file(request, folder, "file")
             form = with_fields(query, {**fields, "name": query.name or fields.get("name", "")})
             name = _name_of(body, form)
-            body = body.rename(self._parts.runner.source(folder.path, name))
+            body.rename(self._parts.runner.source(folder.path, name))
             choice = Choice(form.model, form.scale, strength=form.strength)
             choice.check()
-            choice = await run_in_threadpool(choice.of, body, self._parts.limits.result_pixels)
             job = Job(
                 id=folder.path.name,
                 name=name,
@@ -111,13 +111,15 @@ class JobRoutes:
                 strength=form.strength,
                 created=time.time(),
             )
-            await self._parts.queue.run(request.receive, lambda _: self._check(job, folder))
-            await run_in_threadpool(self._parts.runner.add, job, folder)
+            checked = await self._parts.queue.run(
+                request.receive, lambda _: self._checked(job, choice, folder)
+            )
+            await run_in_threadpool(self._parts.runner.add, checked, folder)
         except BaseException:
             folder.close()
             raise
         place = f"/v1/jobs/{job.id}"
-        return JSONResponse(self._about(job), 202, {"Location": place})
+        return JSONResponse(self._about(checked), 202, {"Location": place})
 
     async def status(self, job_id: str) -> dict[str, Any]:
         """Where a job is: queued, running, done, failed or cancelled."""
@@ -171,8 +173,8 @@ class JobRoutes:
             raise RefusedError(404, "there is no such job, or not any more")
         return job
 
-    def _check(self, job: Job, folder: SpoolFolder) -> None:
-        """Refuse at once what would fail later."""
+    def _checked(self, job: Job, choice: Choice, folder: SpoolFolder) -> Job:
+        """Refuse at once what would fail later; choose the model that suits the file."""
         options = video_options(job, self._parts.limits)
         task = self._parts.runner.task(job, folder.path)
         try:
@@ -182,6 +184,8 @@ class JobRoutes:
                 media_size(task.source, max_pixels=options.max_pixels)
         except ParagonError as error:
             raise told(error, task, noun(job), options.max_pixels, job.scale) from None
+        chosen = choice.of(task.source, self._parts.limits.result_pixels)
+        return replace(job, model=chosen.model)
 
     def _size(self, job: Job) -> int | None:
         """Bytes of a job's result; None if there is none."""

@@ -120,8 +120,8 @@ class PictureRoutes:
             form = with_fields(query, fields)
             choice = _choice(form)
             choice.check()
-            choice = choice.of(body, self._parts.limits.result_pixels)
             task = _task(body, choice)
+            choice = choice.of(task.source, self._parts.limits.result_pixels)
             outcome = await self._parts.queue.run(
                 request.receive, lambda stop: self._enlarge(task, choice, form.quality, stop)
             )
