@@ -36,23 +36,27 @@ class Engine:
         return replace(self, model=model)
 
     def shares(
-        self, tasks: Sequence[Task], facts: EngineFacts, max_pixels: int
+        self, tasks: Sequence[Task], facts: EngineFacts, pictures: PictureOptions
     ) -> dict[str, list[Task]]:
         """The tasks by the names of the models that do them.
 
         Args:
             tasks: files to enlarge.
             facts: of the opened model.
-            max_pixels: largest frame of a clip that is decoded.
+            pictures: whether results are made anew, and the largest frame that is decoded.
         """
         from paragonsr2.upscale.by_file import suited_to
+        from paragonsr2.upscale.task import is_newer
         from paragonsr2.weights.purposes import AUTO
 
         if self.model != AUTO:
             return {facts.model: list(tasks)}
         shares: dict[str, list[Task]] = {}
         for task in tasks:
-            model = suited_to(task.source, facts.scale, max_pixels=max_pixels)
+            model = facts.model
+            # A clip is not decoded to choose a model for what will be skipped.
+            if pictures.overwrite or not is_newer(task.target, task.source):
+                model = suited_to(task.source, facts.scale, max_pixels=pictures.max_pixels)
             shares.setdefault(model, []).append(task)
         return shares
 

@@ -222,7 +222,7 @@ def upscale(
             with engine.opened(videos.temporal, cluster) as workers:
                 facts = workers.facts
                 tasks = _plan(files, facts.scale, images, videos, outputs, ensemble=ensemble)
-                shares = engine.shares(tasks, facts, outputs.max_pixels)
+                shares = engine.shares(tasks, facts, pictures)
                 report = reporting.enter_context(
                     JobReport(
                         replace(facts, model=", ".join(shares)),
