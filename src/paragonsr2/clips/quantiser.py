@@ -63,10 +63,12 @@ def _some(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame
                 container.seek(duration * place // _PLACES)
         except FFmpegError:
             return
-        frames = list(islice(decoded(container, stream), _FRAMES))
-        if not frames:
+        found = False
+        for frame in islice(decoded(container, stream), _FRAMES):
+            found = True
+            yield frame
+        if not found:
             return  # a damaged file is not read through to its end once more for each place
-        yield from frames
 
 
 def _mean(frame: VideoFrame) -> float | None:

@@ -59,11 +59,18 @@ class ForJpegs:
 AUTO, USUAL = "auto", "realtime"
 
 #: By scale, what the choice by the file takes for JPEGs: as quick as the usual model. From
-#: ``results/quality/jpeg.json``, ``jpeg_x3.json`` and ``jpeg_x4.json``, as are the next.
+#: ``results/quality/jpeg.json``, ``jpeg_x3.json`` and ``jpeg_x4.json``, as is the next.
 QUICK_FOR_JPEGS = {
     2: ForJpegs("realtime:compressed", 90),
     3: ForJpegs("realtime:compressed", 89),
     4: ForJpegs("realtime:compressed", 88),
+}
+
+#: By scale, the model that makes the best of JPEGs.
+BEST_FOR_JPEGS = {
+    2: ForJpegs("stream:compressed", 96),
+    3: ForJpegs("realtime:compressed", 89),
+    4: ForJpegs("stream:compressed", 92),
 }
 
 
@@ -86,13 +93,6 @@ QUICK_FOR_CLIPS = {
     2: ForClips("realtime:compressed", 26.0),
     3: ForClips("realtime:compressed", 28.0),
     4: ForClips("realtime:compressed", 29.0),
-}
-
-#: By scale, the model that makes the best of JPEGs.
-BEST_FOR_JPEGS = {
-    2: ForJpegs("stream:compressed", 96),
-    3: ForJpegs("realtime:compressed", 89),
-    4: ForJpegs("stream:compressed", 92),
 }
 
 
