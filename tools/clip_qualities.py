@@ -17,17 +17,15 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation
-from compressed_evaluation import LEAST_AT_BEST, PRESET, fidelity, originals
+from compressed_evaluation import LEAST_AT_BEST, PRESET, even, fidelity, frames_of
 from PIL import Image
 
 from paragonsr2.arrays.pixels import Pixels8
-from paragonsr2.clips.clip import probe
-from paragonsr2.clips.frames import read_frames
 from paragonsr2.clips.quantiser import quantiser
 from paragonsr2.errors import ParagonError
 from paragonsr2.images.reading import read_picture
 from paragonsr2.measure.machine import write_result
-from paragonsr2.measure.quality import crop_to_multiple, score, shrink
+from paragonsr2.measure.quality import score, shrink
 from paragonsr2.training.pictures import list_images
 from paragonsr2.upscale.upscaler import Upscaler
 
@@ -85,12 +83,7 @@ def stored(frames: Sequence[Pixels8], crf: int) -> tuple[list[Pixels8], float | 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         store(frames, crf, path)
-        found = list[Pixels8]()
-        for frame in read_frames(probe(path)):
-            found.append(
-                found[-1] if frame.pixels is None else frame.pixels.astype(np.uint8, copy=False)
-            )
-        return found, quantiser(path)
+        return frames_of(path), quantiser(path)
 
 
 def rows(
@@ -133,10 +126,7 @@ def main() -> None:
     options = parser.parse_args()
     scale: int = options.scale
     models = {name: Upscaler(name, scale, precision="fp32") for name in MODELS[scale]}
-    film = [
-        crop_to_multiple(frame, 2 * scale)
-        for frame in originals(options.data / "video" / "bikes.mp4")
-    ]
+    film = [even(frame, scale) for frame in frames_of(options.data / "video" / "bikes.mp4")]
     real = ([shrink(frame, scale) for frame in film], dict(list(enumerate(film))[5::25]))
     pans = list[tuple[Sequence[Pixels8], dict[int, Pixels8]]]()
     for path in list_images(options.data / "val"):

@@ -36,16 +36,18 @@ CLASSICAL = ("bicubic", "magic:1.0")
 LEAST_AT_BEST = 45.0
 
 
-def originals(clip: Path) -> list[Pixels8]:
-    """All frames of ``clip``, ``(H, W, 3)`` uint8, cropped to multiples of twice the scale."""
+def frames_of(clip: Path) -> list[Pixels8]:
+    """All frames of ``clip``, ``(H, W, 3)`` uint8."""
     frames: list[Pixels8] = []
     for frame in read_frames(probe(clip)):
-        if frame.pixels is None:
-            frames.append(frames[-1])
-        else:
-            even = crop_to_multiple(frame.pixels.astype(np.uint8, copy=False), 2 * SCALE)
-            frames.append(np.ascontiguousarray(even))
+        pixels = frame.pixels
+        frames.append(frames[-1] if pixels is None else pixels.astype(np.uint8, copy=False))
     return frames
+
+
+def even(pixels: Pixels8, scale: int) -> Pixels8:
+    """A frame cropped so that it can be shrunk by ``scale`` to sides that are even."""
+    return np.ascontiguousarray(crop_to_multiple(pixels, 2 * scale))
 
 
 def fidelity(decoded: Sequence[Pixels8], shrunk: Sequence[Pixels8]) -> list[float]:
@@ -82,7 +84,7 @@ def main() -> None:
     for text in (*CLASSICAL, *options.model):
         label, _, model = text.rpartition("=")
         models[label or Path(model).name] = Upscaler(model, SCALE, precision="fp32")
-    hr = originals(options.clip)
+    hr = [even(frame, SCALE) for frame in frames_of(options.clip)]
     shrunk = [shrink(frame, SCALE) for frame in hr]
 
     best = fidelity(compress_video(shrunk, Encoding(CODEC, 1, speed=PRESET)), shrunk)
