@@ -7,8 +7,8 @@ them may try, and the seeds. Each discriminator first gets a short trial with ev
 with the lowest :func:`distance` is its own for the long runs, one for each seed. Writes
 ``results/perceptual/discriminator_proof.json`` and, for the sheet, the weights of the first seed;
 what the file holds already is not repeated, and a run that was stopped goes on from its last state
-under ``runs/``, so the command can be stopped and started at any time. Several of them may run at
-once, each with discriminators of its own (``--only``).
+beside those weights, so the command can be stopped and started at any time. Several of them may run
+at once, each with discriminators of its own (``--only``).
 """
 
 from __future__ import annotations
@@ -45,10 +45,9 @@ from paragonsr2.weights.store import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "results" / "perceptual" / "discriminator_proof.json"
-#: Where the weights of the first seed are kept until the sheet is drawn, on whatever machine.
+#: Where the weights of the first seed are kept until the sheet is drawn, and the state of a run
+#: until its row is written, on whatever machine.
 RUNS = ROOT / "training_state" / "discriminator_proof"
-#: Where a run keeps its state until its row is written.
-STATES = ROOT / "runs" / "discriminator_proof"
 #: What :func:`distance` averages.
 DISTANCES = (
     "log_spectral_distance_db",
@@ -165,7 +164,7 @@ class Proof:
         if self._find(opponent.name, weight=weight, seed=seed, steps=steps) is not None:
             return
         name = opponent.name.replace(" ", "_")
-        output = STATES / f"{name}_{weight}_{seed}_{steps}"
+        output = RUNS / f"{name}_{weight}_{seed}_{steps}"
         own = [
             f"schedule.steps={steps}", f"run.seed={seed}", f'run.output="{output}"',
             f"loss.adversarial.weight={weight}", "run.threads=1", "run.precision=fastest",
